@@ -1,0 +1,239 @@
+"""What is written to storage and read back later, perhaps by another version: tolerant to read.
+
+Every record has a `schema_version`; unknown fields are ignored and new fields need a default, so that a newer writer
+does not break an older reader. Times are UTC in ISO 8601; sizes are bytes; hashes are SHA-256 in hex.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sftjob.errors import StorageError
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+R = TypeVar("R", bound="Stored")
+
+
+class Stored(BaseModel):
+    """Base of the parts of records."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Record(Stored):
+    """Base of everything that is an object of its own."""
+
+    schema_version: int = 1
+
+
+def read_record(cls: type[R], data: bytes, key: str) -> R:
+    """Parses a stored record.
+
+    Raises:
+        StorageError: the object is not such a record; `key` names it.
+    """
+    try:
+        return cls.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StorageError(f"not a readable {cls.__name__}: {where}: {first['msg']}", file=key) from error
+
+
+class FileEntry(Stored):
+    """One file of a checkpoint, export or data set: where it goes locally and where it lies in the store."""
+
+    path: str
+    """POSIX path relative to the folder that is restored; never absolute, never with `..`."""
+    key: str
+    """Object key relative to the run."""
+    size: int
+    sha256: Sha256
+
+
+class Claim(Record):
+    """attempts/<n>/claim.json: who runs attempt n. The object's existence is the claim."""
+
+    attempt: int
+    owner: str
+    pod_uid: str = ""
+    nodes: int = 1
+    time: str
+
+
+class PodClaim(Record):
+    """attempts/<n>/pods/<index>.json: a pod has joined attempt n."""
+
+    index: int
+    pod_uid: str
+    time: str
+
+
+class Lease(Record):
+    """attempts/<n>/lease.json: rewritten while the attempt lives. `beat` counts up: clocks are not compared."""
+
+    attempt: int
+    beat: int
+    time: str
+
+
+class Result(Record):
+    """attempts/<n>/results/<index>.json, released.json and _FAILED: how a pod's attempt ended."""
+
+    attempt: int
+    owner: str
+    index: int = 0
+    exit_code: int
+    reason: str = ""
+    step: int | None = None
+    """Last optimizer step that was finished."""
+    time: str
+
+
+class Commit(Record):
+    """commits/<step>.json: a checkpoint exists because this object exists."""
+
+    run_id: str
+    attempt: int
+    step: int
+    spec_sha256: Sha256
+    world_size: int
+    files: tuple[FileEntry, ...]
+
+
+class Part(Record):
+    """checkpoints/<step>/<n>/parts/<node>.json: the files that one node has uploaded for a step."""
+
+    node: int
+    files: tuple[FileEntry, ...]
+
+
+class Export(Record):
+    """_SUCCESS: the manifest of the final weights. Training is durable when it exists."""
+
+    run_id: str
+    attempt: int
+    step: int
+    method: str
+    adapter: bool
+    """True: `files` hold an adapter that is loaded over the base model; False: a whole model."""
+    files: tuple[FileEntry, ...]
+    time: str
+
+
+class SplitCounts(Stored):
+    """What became of the rows of one split on their way to tokens. Nothing is dropped without a count."""
+
+    rows: int
+    kept: int
+    truncated: int = 0
+    without_trained_token: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    longest: int = 0
+    """Tokens of the longest kept row."""
+
+
+class PreparedData(Record):
+    """data/<hash>/<n>/manifest.json: tokenised data; written last. Also attempts/<n>/data.json, naming it."""
+
+    digest: Sha256
+    attempt: int
+    template_sha256: Sha256
+    vocab_size: int
+    """Rows that the embedding needs: tokenizer length, added tokens included."""
+    added_token_ids: tuple[int, ...] = ()
+    """Tokens that the template needs and the model has never seen; their embeddings are trained under every method."""
+    splits: dict[str, SplitCounts]
+    """`train`, and `eval` where the spec holds rows out."""
+    files: tuple[FileEntry, ...]
+
+
+class Metric(Stored):
+    """One line of metrics/<n>/<segment>.jsonl."""
+
+    kind: Literal["train", "eval"] = "train"
+    attempt: int
+    step: int
+    epoch: float
+    loss: float
+    loss_hex: str
+    """`float.hex()` of the loss, for comparing runs bit by bit."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_seen: int | None = None
+    """Non-padding tokens, all ranks, since step 0 of the run."""
+    trained_tokens_seen: int | None = None
+    tokens_per_second: float | None = None
+    """Non-padding tokens a second over all ranks since the line before."""
+    seconds: float | None = None
+    """Training time since step 0 of the run, over all attempts."""
+    memory_bytes: int | None = None
+    """Peak so far of rank 0: device memory on a GPU, resident set on a CPU."""
+    time: str
+
+
+class Environment(Record):
+    """attempts/<n>/results/<index>.environment.json: what was asked for and what ran, at step 0."""
+
+    attempt: int
+    index: int = 0
+    versions: dict[str, str]
+    device: str
+    device_count: int
+    asked: dict[str, str | int | float]
+    ran: dict[str, str | int | float]
+
+
+class Score(Stored):
+    """How one model does on the held-out rows, under one prompt format."""
+
+    model: str
+    """`base` or `tuned`."""
+    prompt_format: Literal["template", "plain"]
+    """`template`: as trained. `plain`: role names and text, for a base model that has never seen the template."""
+    rows: int
+    trained_tokens: int
+    loss: float
+    perplexity: float
+    token_accuracy: float
+    generated: int = 0
+    exact_match: float | None = None
+    """Share of generated answers that equal the reference after extraction; None when nothing was generated."""
+
+
+class Answer(Stored):
+    """One generated answer; lines of eval/<eval_id>/shards/."""
+
+    id: str
+    model: str
+    prompt_format: Literal["template", "plain"]
+    prompt: str
+    reference: str | None = None
+    answer: str
+    match: bool | None = None
+    """Answer equals reference after extraction; None for a prompt without a reference."""
+
+
+class Evaluation(Record):
+    """eval/<eval_id>/scores.json: one run's whole evaluation, enough to write its report."""
+
+    run_id: str
+    eval_id: str
+    name: str
+    method: str
+    step: int
+    base_model: str
+    """What a person calls the base: hub id, folder name or URI."""
+    data_digest: Sha256
+    trainable_parameters: int
+    total_parameters: int
+    scores: tuple[Score, ...]
+    answers: tuple[Answer, ...]
+    data: dict[str, SplitCounts]
+    metrics: tuple[Metric, ...]
+    seconds_training: float
+    time: str

@@ -1,0 +1,50 @@
+"""What people write: JobSpec and Profile, how a file becomes one, and which run a spec is."""
+
+from sftjob.spec.data import (
+    Data,
+    DataSource,
+    HubModel,
+    LocalData,
+    LocalModel,
+    ModelSource,
+    PinnedData,
+    PinnedModel,
+    StoredData,
+    StoredModel,
+)
+from sftjob.spec.identity import authored, canonical_json, canonical_spec, run_id, sha256_hex
+from sftjob.spec.job import Evaluation, Generation, JobSpec, Kubernetes, Launch, Resources, Storage, Training
+from sftjob.spec.method import METHOD_RULES, Full, Lora, Method, MethodRule
+from sftjob.spec.profile import Profile
+
+__all__ = [
+    "METHOD_RULES",
+    "Data",
+    "DataSource",
+    "Evaluation",
+    "Full",
+    "Generation",
+    "HubModel",
+    "JobSpec",
+    "Kubernetes",
+    "Launch",
+    "LocalData",
+    "LocalModel",
+    "Lora",
+    "Method",
+    "MethodRule",
+    "ModelSource",
+    "PinnedData",
+    "PinnedModel",
+    "Profile",
+    "Resources",
+    "Storage",
+    "StoredData",
+    "StoredModel",
+    "Training",
+    "authored",
+    "canonical_json",
+    "canonical_spec",
+    "run_id",
+    "sha256_hex",
+]
