@@ -149,6 +149,7 @@ class keys:  # noqa: N801 - a namespace of functions, read as `keys.commit(7)`
     ATTEMPTS = "attempts/"
     COMMITS = "commits/"
     METRICS = "metrics/"
+    EVALUATIONS = "eval/"
 
     @staticmethod
     def claim(attempt: int) -> str:

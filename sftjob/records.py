@@ -218,6 +218,24 @@ class Answer(Stored):
     """Answer equals reference after extraction; None for a prompt without a reference."""
 
 
+class ShardHeader(Stored):
+    """First line of eval/<eval_id>/shards/<model>-<k>.jsonl; its `Answer` lines follow."""
+
+    model: str
+    prompt_format: Literal["template", "plain"]
+    score: Score | None = None
+    """None where no row is held out: nothing was scored."""
+
+
+class EvaluationManifest(Record):
+    """eval/<eval_id>/_SUCCESS: the evaluation is finished; written last."""
+
+    run_id: str
+    eval_id: str
+    files: tuple[FileEntry, ...]
+    time: str
+
+
 class Evaluation(Record):
     """eval/<eval_id>/scores.json: one run's whole evaluation, enough to write its report."""
 
@@ -236,4 +254,10 @@ class Evaluation(Record):
     data: dict[str, SplitCounts]
     metrics: tuple[Metric, ...]
     seconds_training: float
+    base_identity: str = ""
+    """Which base exactly: `hub@revision`, content hash or URI. Runs compare only on the same one."""
+    held_out_digest: str = ""
+    """SHA-256 over the token ids and labels that were scored and the references that were compared."""
+    settings: dict[str, bool | int | float | str] = {}
+    """The resolved spec in dotted paths, for people: `training.learning_rate`, `method.r`, …"""
     time: str

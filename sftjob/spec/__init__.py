@@ -14,8 +14,11 @@ from sftjob.spec.data import (
 )
 from sftjob.spec.identity import authored, canonical_json, canonical_spec, run_id, sha256_hex
 from sftjob.spec.job import Evaluation, Generation, JobSpec, Kubernetes, Launch, Resources, Storage, Training
+from sftjob.spec.load import LoadedSpec, load_profile, load_spec, parse_spec_json
 from sftjob.spec.method import METHOD_RULES, Full, Lora, Method, MethodRule
+from sftjob.spec.names import config_map_name, object_name, service_account_name
 from sftjob.spec.profile import Profile
+from sftjob.spec.schema import job_schema, profile_schema
 
 __all__ = [
     "METHOD_RULES",
@@ -28,6 +31,7 @@ __all__ = [
     "JobSpec",
     "Kubernetes",
     "Launch",
+    "LoadedSpec",
     "LocalData",
     "LocalModel",
     "Lora",
@@ -45,6 +49,14 @@ __all__ = [
     "authored",
     "canonical_json",
     "canonical_spec",
+    "config_map_name",
+    "job_schema",
+    "load_profile",
+    "load_spec",
+    "object_name",
+    "parse_spec_json",
+    "profile_schema",
     "run_id",
+    "service_account_name",
     "sha256_hex",
 ]

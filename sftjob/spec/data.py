@@ -10,7 +10,7 @@ from sftjob.spec.types import CommitSha, LocalPath, S3Uri, Sha256, SpecModel
 class HubModel(SpecModel):
     """A model on the Hugging Face hub. Its token is found as `hf auth login` leaves it, never here."""
 
-    hub: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=96)
+    hub: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=96)
     """Repository id, for instance `HuggingFaceH4/zephyr-7b-alpha`."""
     revision: CommitSha
     """Commit of the repository, 40 hex digits: a branch may move, a result must not."""

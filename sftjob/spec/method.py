@@ -28,7 +28,7 @@ class Lora(SpecModel):
     lora_alpha: int | None = Field(default=None, ge=1)
     """Adapters are scaled by `lora_alpha / r`."""
     lora_dropout: float | None = Field(default=None, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | tuple[str, ...] | None = None
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Modules that get an adapter: every linear layer but the head, or names such as `q_proj`."""
 
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _SUFFIXES: Final = {
     "": Decimal(1),
@@ -25,7 +25,15 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CommitSha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s?#]*)?$")]
-LocalPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00\n]+$")]
+
+
+def _no_address(path: str) -> str:
+    if "://" in path:
+        raise ValueError("is an address, not a path on this machine; for S3 write `uri: s3://bucket/prefix`")
+    return path
+
+
+LocalPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00\n]+$"), AfterValidator(_no_address)]
 """A path on the machine where the command runs; relative paths start at the spec file's folder."""
 
 
