@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+from sftjob.errors import StorageError
+
+HIDDEN: Final = ".sftjob"
+"""A part of a key that stores keep to themselves: unfinished files of a folder store lie below it."""
+_MAX_KEY_BYTES: Final = 1024
+"""S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,10 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def get_file(self, key: str, path: Path, *, size: int, sha256: str) -> None:
+    def get_file(self, key: str, path: Path, *, size: int, sha256: str | None) -> None:
         """Downloads an object and puts it in place only when size and hash are right; nothing is left otherwise.
+
+        `sha256=None` checks the size alone: for objects that others have put there without telling their hash.
 
         Raises:
             NotFound: no such object.
@@ -77,3 +86,42 @@ class ObjectStore(Protocol):
     def at(self, prefix: str) -> "ObjectStore":
         """The same store seen from `prefix` on: `at("run-1").get_bytes("spec.json")`."""
         ...
+
+    def abort_stale_uploads(self) -> int:
+        """Removes what killed writers have left below this store's prefix and nobody can read: parts of uploads.
+
+        Call it while nobody else writes below the prefix: after the claim, before peers join. It is housekeeping and
+        fails no run: a store that refuses is only logged.
+
+        Returns:
+            How many uploads were removed.
+        """
+        ...
+
+
+def check_key(key: str) -> str:
+    """Returns the key when every store can keep it and no folder can be left through it.
+
+    The same rule holds for `FileEntry.path`: manifests come from a store and are not trusted.
+
+    Raises:
+        StorageError: absolute, empty, with an empty, `.` or `..` part, a control character, or too long.
+    """
+    fault = _fault(key)
+    if fault:
+        raise StorageError(f"{key!r} is no usable object key: {fault}")
+    return key
+
+
+def _fault(key: str) -> str:
+    parts = key.split("/")
+    control = any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) < 0xE000 for letter in key)
+    faults = {
+        "it is absolute": key.startswith("/"),
+        "it has an empty part": "" in parts,
+        "it has a '.' or '..' part": "." in parts or ".." in parts,
+        f"{HIDDEN!r} is reserved": HIDDEN in parts,
+        "it has a control character": control,
+        f"it is longer than {_MAX_KEY_BYTES} bytes": len(key.encode(errors="replace")) > _MAX_KEY_BYTES,
+    }
+    return next((fault for fault, found in faults.items() if found), "")
