@@ -122,7 +122,10 @@ def read_resolved(data: bytes, key: str) -> ResolvedJob:
         ConfigurationError: another version wrote what this one cannot honour; the field is named.
     """
     try:
-        job = ResolvedJob.model_validate_json(data)
+        # First of all, since a newer version may have changed any other field.
+        version = Record.model_validate_json(data).schema_version
+        if version <= RESOLVED_SCHEMA:
+            return ResolvedJob.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(
@@ -131,14 +134,12 @@ def read_resolved(data: bytes, key: str) -> ResolvedJob:
             field=".".join(str(part) for part in first["loc"]),
             hint="continue with the image that started this run, or start another one with --new-run",
         ) from error
-    if job.schema_version > RESOLVED_SCHEMA:
-        raise ConfigurationError(
-            f"written by a newer version (schema {job.schema_version}, this one reads {RESOLVED_SCHEMA})",
-            file=key,
-            field="schema_version",
-            hint="use the image that started this run",
-        )
-    return job
+    raise ConfigurationError(
+        f"written by a newer version (schema {version}, this one reads {RESOLVED_SCHEMA})",
+        file=key,
+        field="schema_version",
+        hint="use the image that started this run",
+    )
 
 
 def _launch(launch: Launch) -> ResolvedLaunch:

@@ -1,0 +1,171 @@
+"""Brings a base model to this machine: from the Hugging Face hub, a folder, an object store, or a pinned input."""
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sftjob.errors import InputMissing, NotFound
+from sftjob.inputs import Progress, base_name, in_field, require_folder, silent, staged, verify_input
+from sftjob.model_folder import (
+    CONFIG,
+    INDEX,
+    SMALL_FILES,
+    check_model_folder,
+    check_no_custom_code,
+    parse_config,
+    weight_files,
+)
+from sftjob.spec import HubModel, LocalModel, ModelSource, PinnedModel, StoredModel
+from sftjob.storage import open_store
+from sftjob.storage.base import ObjectStore
+from sftjob.storage.local import local_errors
+
+__all__ = ["check_model_folder", "fetch_config", "fetch_model"]
+
+_CHECK_URI: Final = "check the URI and `storage.endpoint_url`"
+_SUBMIT_AGAIN: Final = "submit the job again to stage it"
+_FIELDS: Final = {HubModel: "model.hub", LocalModel: "model.path", StoredModel: "model.uri", PinnedModel: "model"}
+
+
+def fetch_model(
+    source: ModelSource,
+    into: Path,
+    *,
+    store_root: ObjectStore | None,
+    inputs: Mapping[str, Path],
+    progress: Progress = silent,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+) -> Path:
+    """Makes a folder that transformers can load the model from: config, tokenizer, template and safetensors, no code.
+
+    Hub models are kept in the hub's own cache and `into` links to them; a stored model is downloaded into `into`, which
+    is replaced only when all of it is there. A folder of this machine is used where it is.
+
+    Args:
+        into: the folder to make; its parent need not exist.
+        store_root: the store at `<storage.uri>`, where pinned models lie; None where there is none.
+        inputs: {sha256: folder} of pinned models that this machine has.
+        progress: is given lines for people.
+        endpoint_url, region: of the store that a `uri` names.
+
+    Returns:
+        `into`, or the local folder itself.
+
+    Raises:
+        InputMissing: not there, incomplete, out of reach, or no longer what was pinned; the message says the repair.
+        Denied: the hub or the store refuses.
+        ConfigurationError: the model wants to run code of its own, or the hub's cache cannot be written.
+        DiskFull: no space left.
+        StorageError: the store does not answer.
+    """
+    name = base_name(source)
+    with in_field(_FIELDS[type(source)]):
+        if isinstance(source, LocalModel):
+            folder = Path(source.path).expanduser()
+            require_folder(folder)
+            check_model_folder(folder, name=name)
+            return folder.absolute()
+        if isinstance(source, PinnedModel) and source.sha256 in inputs:
+            folder = inputs[source.sha256]
+            require_folder(folder)
+            verify_input(folder, source.sha256, name=name, progress=progress)
+            check_model_folder(folder, name=name)
+            return folder
+        with _replaced(into) as folder:
+            if isinstance(source, HubModel):
+                from sftjob import hub  # noqa: PLC0415 - huggingface_hub is imported only by those who need it
+
+                hub.link_model(source, folder, progress)
+            elif isinstance(source, StoredModel):
+                store = open_store(source.uri, endpoint_url=endpoint_url, region=region)
+                _download(store, folder, progress, name=name, hint=_CHECK_URI)
+            else:
+                store = staged(store_root, source.sha256, name=name)
+                _download(store, folder, progress, name=name, hint=_SUBMIT_AGAIN)
+                verify_input(folder, source.sha256, name=name, progress=progress)
+    return into
+
+
+def fetch_config(
+    source: ModelSource,
+    *,
+    store_root: ObjectStore | None,
+    inputs: Mapping[str, Path],
+    endpoint_url: str | None = None,
+    region: str | None = None,
+) -> dict[str, object]:
+    """The model's config.json alone, for resolving before weights are moved. Arguments and errors as `fetch_model`."""
+    name = base_name(source)
+    with in_field(_FIELDS[type(source)]):
+        if isinstance(source, HubModel):
+            from sftjob import hub  # noqa: PLC0415 - as above
+
+            data = hub.read_config(source)
+        elif isinstance(source, StoredModel):
+            data = _stored_config(open_store(source.uri, endpoint_url=endpoint_url, region=region), hint=_CHECK_URI)
+        elif isinstance(source, PinnedModel) and source.sha256 not in inputs:
+            data = _stored_config(staged(store_root, source.sha256, name=name), hint=_SUBMIT_AGAIN)
+        else:
+            folder = inputs[source.sha256] if isinstance(source, PinnedModel) else Path(source.path).expanduser()
+            data = _local_config(folder, name)
+        config = parse_config(data, name=name)
+        check_no_custom_code(config, name=f"{name}/{CONFIG}")
+    return config
+
+
+def _local_config(folder: Path, name: str) -> bytes:
+    require_folder(folder)
+    if not (folder / CONFIG).is_file():
+        raise InputMissing(f"no {CONFIG} in {name}", hint="name a whole model folder")
+    return (folder / CONFIG).read_bytes()
+
+
+def _stored_config(store: ObjectStore, *, hint: str) -> bytes:
+    try:
+        return store.get_bytes(CONFIG)
+    except NotFound as error:
+        raise InputMissing(f"no {CONFIG} under {store.uri}", hint=hint) from error
+
+
+def _download(store: ObjectStore, folder: Path, progress: Progress, *, name: str, hint: str) -> None:
+    sizes = _listed(store, hint)
+
+    def take(names: Collection[str]) -> None:
+        for file in names:
+            progress(f"fetching {store.uri}/{file} ({sizes[file] / 2**20:.1f} MiB)")
+            store.get_file(file, folder / file, size=sizes[file], sha256=None)
+
+    take([file for file in SMALL_FILES if file in sizes])
+    index = folder / INDEX
+    weights = weight_files(sizes, index.read_bytes() if index.is_file() else b"{}")
+    take([file for file in weights if file in sizes])
+    check_model_folder(folder, name=name, listing=sizes)
+
+
+def _listed(store: ObjectStore, hint: str) -> dict[str, int]:
+    """Sizes in bytes by key of all objects below the store's prefix."""
+    try:
+        sizes = {info.key: info.size for info in store.list()}
+    except NotFound:
+        sizes = {}
+    if not sizes:
+        raise InputMissing(f"no files under {store.uri}", hint=hint)
+    return sizes
+
+
+@contextmanager
+def _replaced(into: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `into` when the block succeeds and vanishes when it fails."""
+    partial = into.with_name(f"{into.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with local_errors(partial):
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(into, ignore_errors=True)
+        partial.replace(into)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
