@@ -1,0 +1,138 @@
+"""Chat templates, rendered as transformers renders them, without importing transformers.
+
+The environment follows `transformers.utils.chat_template_utils`: sandboxed and immutable, trimmed blocks, loop
+controls, `raise_exception`, `strftime_now`, its `tojson`, and a `generation` tag that renders its body.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, Never
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sftjob.data.messages import Message, as_dicts
+from sftjob.errors import ConfigurationError
+
+IM_START: Final = "<|im_start|>"
+IM_END: Final = "<|im_end|>"
+CHATML: Final = (
+    "{%- for message in messages -%}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}\n"
+    "{{- '<|im_start|>assistant\\n' -}}\n"
+    "{%- endif -%}\n"
+)
+"""ChatML (https://github.com/openai/openai-python/blob/v0.28.1/chatml.md): no system message unless a row has one."""
+CHATML_WITH_BOS: Final = "{{- bos_token -}}\n" + CHATML
+"""For models whose tokenizer begins every text with a token of its own, as their pre-training did."""
+
+# Templates are programs that people write; these are the ways in which one can go wrong.
+_TEMPLATE_ERRORS: Final = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class TemplateRefusal(Exception):
+    """The template raised an error over a conversation. The text is the template's own, on one line."""
+
+
+class ChatTemplate:
+    """A compiled chat template."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        """Compiles the template.
+
+        Args:
+            source: Jinja source.
+            special_tokens: What the template sees beside the messages: `bos_token`, `eos_token` and so on.
+
+        Raises:
+            ConfigurationError: its syntax is wrong.
+        """
+        self.source = source
+        self.sha256 = hashlib.sha256(source.encode()).hexdigest()
+        self._variables = dict(special_tokens)
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateError as error:
+            raise ConfigurationError(
+                f"the chat template does not compile: {_one_line(error)}",
+                field="data.template",
+                hint="repair the model's chat template, or set data.template: chatml",
+            ) from error
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The text of a conversation.
+
+        Raises:
+            TemplateRefusal: the template raised an error.
+        """
+        try:
+            return self._template.render(
+                messages=as_dicts(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._variables,
+            )
+        except _TEMPLATE_ERRORS as error:
+            raise TemplateRefusal(_without_row_text(_one_line(error), messages)) from error
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    # One clock reading for all renders: a second that passes between two of them must not change a prefix.
+    now = datetime.now()
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = now.strftime
+    return environment
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}…{% endgeneration %}` marks assistant text for other tools; here it is only its body."""
+
+    tags: Final = {"generation"}  # type: ignore[misc]  # declared so by jinja2
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> Never:
+    raise jinja2.TemplateError(message)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _without_row_text(text: str, messages: Sequence[Message]) -> str:
+    """Templates may quote the message that they refuse; a row's text must not reach a log."""
+    quoted = any(len(message.content) > 3 and message.content[:30] in text for message in messages)
+    return "an error whose text quotes the row" if quoted else text
