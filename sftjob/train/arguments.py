@@ -1,0 +1,69 @@
+"""ResolvedJob → SFTConfig: everything that TRL may decide is decided here."""
+
+from trl import SFTConfig
+
+from sftjob.resolve import ResolvedJob
+from sftjob.train.workdir import WorkDir
+
+_WORKERS_ON_GPU = 2
+"""Processes that collate batches; on a CPU they would take time from the training itself."""
+
+
+def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_first: bool) -> SFTConfig:
+    """Arguments of the trainer.
+
+    Args:
+        job: what runs.
+        work: its `checkpoints` get the checkpoints.
+        held_out: there are rows for the held-out loss.
+        evaluate_first: the checkpoint that training continues from owes its held-out loss.
+    """
+    training, on_cpu = job.training, job.launch.device == "cpu"
+    return SFTConfig(
+        output_dir=str(work.checkpoints),
+        # What is learned, and how fast.
+        num_train_epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler_type,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim="adamw_torch_fused",
+        per_device_train_batch_size=training.per_device_train_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        per_device_eval_batch_size=training.per_device_eval_batch_size,
+        average_tokens_across_devices=True,
+        # Rows are tokens already.
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        # The order of rows must follow from the seed alone, or a run could not be continued.
+        seed=training.seed,
+        data_seed=training.seed,
+        accelerator_config={"use_seedable_sampler": True},
+        # How it is computed.
+        use_cpu=on_cpu,
+        bf16=training.precision == "bf16",
+        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        ddp_backend=None if job.launch.world_size == 1 else "gloo" if on_cpu else "nccl",
+        ddp_find_unused_parameters=False,
+        dataloader_num_workers=0 if on_cpu else _WORKERS_ON_GPU,
+        dataloader_pin_memory=not on_cpu,
+        # Ours pass `use_cache=False` to every forward; the trainer would write its choice into the exported config.
+        use_cache=True,
+        # What is told and kept. Old checkpoints are deleted by whoever has committed newer ones.
+        logging_strategy="steps",
+        logging_steps=training.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=training.eval_steps,
+        eval_on_start=held_out and evaluate_first,
+        save_strategy="steps",
+        save_steps=training.save_steps,
+        save_total_limit=None,
+        report_to="none",
+        disable_tqdm=True,
+        push_to_hub=False,
+    )

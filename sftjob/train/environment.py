@@ -1,0 +1,108 @@
+"""What was asked for and what runs, written down before the first step; a difference that matters ends the run."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from sftjob.errors import ConfigurationError, Problem
+from sftjob.methods import count_parameters
+from sftjob.methods.load import ATTENTION
+from sftjob.records import Environment
+from sftjob.resolve import ResolvedJob
+from sftjob.storage.local import placing
+from sftjob.train.trainer import RunTrainer
+from sftjob.train.workdir import RankInput
+
+_PACKAGES: Final = ("sftjob", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
+_FIELDS: Final = {
+    "world_size": "launch",
+    "rows_per_step": "training.per_device_train_batch_size",
+    "precision": "training.precision",
+    "gradient_checkpointing": "training.gradient_checkpointing",
+}
+"""What must be as asked, and the field of the spec that asks."""
+
+
+def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environment:
+    """The record of this attempt, once the trainer has prepared everything for the first step."""
+    on_gpu = job.launch.device == "cuda"
+    return Environment(
+        attempt=given.attempt,
+        index=given.node,
+        versions=_versions(),
+        device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+        device_count=torch.cuda.device_count() if on_gpu else torch.get_num_threads(),
+        asked={
+            "method": job.method.type,
+            "world_size": job.launch.world_size,
+            "rows_per_step": job.rows_per_step,
+            "precision": job.training.precision,
+            "gradient_checkpointing": _switch(job.training.gradient_checkpointing),
+            "attention": ATTENTION,
+            "strategy": job.launch.strategy,
+        },
+        ran=_ran(trainer),
+    )
+
+
+def check(environment: Environment) -> None:
+    """Raises `ConfigurationError` with every difference that changes the result."""
+    asked, ran = environment.asked, environment.ran
+    problems = [
+        Problem(
+            field=field,
+            reason=f"{name.replace('_', ' ')} {asked[name]} asked for, {ran[name]} ran",
+            hint="start the run again; if it stays, the launch does not match the spec",
+        )
+        for name, field in _FIELDS.items()
+        if asked[name] != ran[name]
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def write(environment: Environment, path: Path) -> None:
+    with placing(path) as file:
+        file.write(environment.to_json())
+
+
+def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:
+    args, model = trainer.args, trainer.model
+    parameters = count_parameters(model)
+    world_size = trainer.accelerator.num_processes
+    trained = sorted({str(each.dtype).removeprefix("torch.") for each in model.parameters() if each.requires_grad})
+    return {
+        "world_size": world_size,
+        "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * world_size,
+        "precision": "bf16" if trainer.accelerator.mixed_precision == "bf16" else "fp32",
+        "gradient_checkpointing": _switch(
+            any(getattr(each, "gradient_checkpointing", False) for each in model.modules())
+        ),
+        "attention": str(model.config._attn_implementation),
+        "trainable_parameters": parameters.trainable,
+        "total_parameters": parameters.total,
+        "trained_dtype": ", ".join(trained),
+        "optimizer": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
+        "distributed": str(trainer.accelerator.distributed_type.value),
+        "train_rows": len(trainer.train_dataset),
+        "held_out_rows": 0 if trainer.eval_dataset is None else len(trainer.eval_dataset),
+        "steps": trainer.state.max_steps,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "unknown"  # run from a source tree that was never installed
+    return versions

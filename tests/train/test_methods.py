@@ -1,0 +1,273 @@
+"""Methods against real models: what is trained, what is written, and that others load the same model from it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from sftjob.errors import ConfigurationError, CrashError, Diverged, InputMissing
+from sftjob.methods import (
+    METHODS,
+    BaseName,
+    FineTuning,
+    Model,
+    check_changed,
+    count_parameters,
+    export,
+    fine_tuning,
+    fingerprint,
+    load_base,
+    load_tuned,
+)
+from sftjob.methods.base import StateDict
+from sftjob.methods.full import FullFineTuning
+from sftjob.methods.lora import LoraFineTuning
+from sftjob.resolve import ResolvedLora
+from sftjob.spec import METHOD_RULES
+from tests.train import tiny
+from tests.train.tiny import FULL, IM_END, IM_START, LORA, SEED, VOCAB
+
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+ADDED = (IM_START, IM_END)
+NAME = BaseName(name="somebody/tiny", revision="a" * 40)
+IDS = torch.tensor([[IM_START, 11, 12, IM_END, 13]])
+
+
+def _base(folder: Path, *, vocab_size: int = VOCAB, seed: int = SEED) -> Model:
+    return load_base(folder, vocab_size=vocab_size, dtype=torch.float32, seed=seed)
+
+
+def _prepared(method: FineTuning, folder: Path) -> Model:
+    torch.manual_seed(SEED)
+    return method.prepare(_base(folder), base=NAME, added_token_ids=ADDED)
+
+
+def _trained(method: FineTuning, folder: Path) -> Model:
+    """Every trainable weight moved, as training would."""
+    model = _prepared(method, folder)
+    torch.manual_seed(SEED + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+class TestRegistry:
+    def test_agrees_with_the_rules(self) -> None:
+        assert METHODS.keys() == METHOD_RULES.keys()
+
+    def test_hyperparameters_arrive(self) -> None:
+        method = fine_tuning(ResolvedLora(r=3, lora_alpha=5, lora_dropout=0.5, target_modules=("q_proj",)))
+        assert method == LoraFineTuning(r=3, lora_alpha=5, lora_dropout=0.5, target_modules=("q_proj",))
+        assert fine_tuning(FULL) == FullFineTuning()
+
+
+class TestLoadBase:
+    def test_new_rows_are_the_same_whatever_was_drawn_before(self, tiny_model: Path) -> None:
+        torch.manual_seed(1)
+        first = _base(tiny_model).get_input_embeddings().weight
+        torch.manual_seed(2)
+        before = torch.random.get_rng_state()
+        second = _base(tiny_model).get_input_embeddings().weight
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert torch.equal(first, second)
+        other = _base(tiny_model, seed=SEED + 1).get_input_embeddings().weight
+        assert torch.equal(first[:IM_START], other[:IM_START])
+        assert not torch.equal(first[IM_START:], other[IM_START:])
+
+    @pytest.mark.parametrize("layer", ["get_input_embeddings", "get_output_embeddings"])
+    def test_new_rows_are_near_the_mean(self, layer: str, untied_model: Path) -> None:
+        weight = getattr(_base(untied_model), layer)().weight.detach()
+        known = weight[:IM_START]
+        assert (weight[IM_START:] - known.mean(dim=0)).std() < 0.2 * known.std()
+
+    def test_a_head_of_its_own_grows_as_well(self, untied_model: Path) -> None:
+        model = _base(untied_model)
+        assert model.get_output_embeddings().weight.shape[0] == VOCAB
+        assert model.config.vocab_size == VOCAB
+
+    def test_a_larger_embedding_stays(self, tiny_model: Path) -> None:
+        assert _base(tiny_model, vocab_size=10).get_input_embeddings().num_embeddings == tiny.BASE_VOCAB
+
+    def test_no_weights(self, tmp_path: Path) -> None:
+        with pytest.raises(InputMissing, match=r"no \*.safetensors"):
+            _base(tmp_path)
+
+    def test_missing_weights_are_not_drawn_at_random(self, tiny_model: Path, tmp_path: Path) -> None:
+        weights = load_file(tiny_model / "model.safetensors")
+        del weights["model.layers.1.mlp.up_proj.weight"]
+        folder = _folder(tmp_path, json.loads((tiny_model / "config.json").read_text()), weights)
+        with pytest.raises(ConfigurationError, match=r"1 weights are missing, the first is model.layers.1.mlp.up_proj"):
+            _base(folder)
+
+    @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"model_type": "no-such-type"}], ids=["shape", "type"])
+    def test_config_that_does_not_fit(self, change: dict[str, object], tiny_model: Path, tmp_path: Path) -> None:
+        config = {**json.loads((tiny_model / "config.json").read_text()), **change}
+        folder = _folder(tmp_path, config, load_file(tiny_model / "model.safetensors"))
+        with pytest.raises(ConfigurationError, match="transformers cannot load this model"):
+            _base(folder)
+
+
+class TestLora:
+    def test_trains_adapters_and_the_rows_of_added_tokens(self, tiny_model: Path) -> None:
+        model = _prepared(fine_tuning(LORA), tiny_model)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        rows = [name for name in trained if "lora_" not in name]
+        assert rows == ["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta.default"]
+        assert count_parameters(model).trainable < count_parameters(model).total // 5
+
+    def test_a_head_of_its_own_has_rows_of_its_own(self, untied_model: Path) -> None:
+        names = [
+            name
+            for name in fine_tuning(LORA).weights(_prepared(fine_tuning(LORA), untied_model))
+            if "lora_" not in name
+        ]
+        assert sorted(name.split(".")[-3] for name in names) == ["embed_tokens", "lm_head"]
+
+    def test_unknown_modules(self, tiny_model: Path) -> None:
+        method = fine_tuning(ResolvedLora(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("no_proj",)))
+        with pytest.raises(ConfigurationError, match=r"method.target_modules: .*no_proj"):
+            _prepared(method, tiny_model)
+
+    def test_bf16_base_keeps_float32_adapters(self, tiny_model: Path) -> None:
+        method = fine_tuning(LORA)
+        base = load_base(tiny_model, vocab_size=VOCAB, dtype=method.base_dtype("bf16"), seed=SEED)
+        model = method.prepare(base, base=NAME, added_token_ids=ADDED)
+        dtypes = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
+        assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+class TestExport:
+    def test_names_the_base_as_people_do(self, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+        folder = _exported(fine_tuning(LORA), _trained(fine_tuning(LORA), tiny_model), tiny_data, tmp_path / "export")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == (NAME.name, NAME.revision)
+        assert config["target_modules"] == sorted(config["target_modules"])
+        assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [IM_END, 0]
+
+    def test_replaces_an_older_one(self, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+        stale = tmp_path / "export" / "stale"
+        stale.parent.mkdir()
+        stale.touch()
+        _exported(fine_tuning(FULL), _trained(fine_tuning(FULL), tiny_model), tiny_data, tmp_path / "export")
+        assert not stale.exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+    def test_not_finite(self, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+        model = _trained(fine_tuning(FULL), tiny_model)
+        with torch.no_grad():
+            model.model.norm.weight[0] = torch.inf
+        with pytest.raises(Diverged, match=r"model.norm.weight is not finite"):
+            _exported(fine_tuning(FULL), model, tiny_data, tmp_path / "export")
+        assert not (tmp_path / "export").exists()
+
+    def test_incomplete(self, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+        model = _trained(_Forgetful(), tiny_model)
+        with pytest.raises(CrashError, match="numbers written"):
+            _exported(_Forgetful(), model, tiny_data, tmp_path / "export")
+
+    def test_other_names(self, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+        model = _trained(_Renaming(), tiny_model)
+        with pytest.raises(CrashError, match=r"model.norm.weight differs"):
+            _exported(_Renaming(), model, tiny_data, tmp_path / "export")
+
+    def test_unchanged(self, tiny_model: Path) -> None:
+        model = _prepared(fine_tuning(LORA), tiny_model)
+        before = fingerprint(model)
+        with pytest.raises(ConfigurationError, match="changed no weight"):
+            check_changed(before, model)
+        with torch.no_grad():
+            next(parameter for parameter in model.parameters() if parameter.requires_grad).add_(0.1)
+        check_changed(before, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Forgetful(FullFineTuning):
+    def save(self, model: Model, folder: Path, *, state_dict: StateDict | None = None, resumable: bool = False) -> None:
+        super().save(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.norm.weight"]
+        save_file(weights, folder / "model.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Renaming(FullFineTuning):
+    def save(self, model: Model, folder: Path, *, state_dict: StateDict | None = None, resumable: bool = False) -> None:
+        super().save(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        weights["model.norm_.weight"] = weights.pop("model.norm.weight")
+        save_file(weights, folder / "model.safetensors")
+
+
+RELOAD = """
+import json, sys, torch
+from pathlib import Path
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from sftjob.methods import load_tuned
+
+ids = torch.tensor(json.loads(sys.argv[1]))
+for base, export, out in json.loads(sys.argv[2]):
+    ours = load_tuned(Path(base), Path(export), vocab_size=66, dtype=torch.float32, seed=7)
+    if Path(export, "adapter_config.json").exists():
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        plain.resize_token_embeddings(len(AutoTokenizer.from_pretrained(export)))
+        plain = PeftModel.from_pretrained(plain, export).eval()
+    else:
+        plain = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
+    with torch.no_grad():
+        torch.save([ours(input_ids=ids).logits, plain(input_ids=ids).logits, ours.generation_config.eos_token_id], out)
+"""
+
+
+def test_exports_give_equal_logits_in_another_process(
+    tiny_model: Path, untied_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """By `load_tuned`, and by transformers and PEFT alone."""
+    experts = tiny.write_experts(tmp_path / "experts")
+    cases = [(FULL, tiny_model), (LORA, tiny_model), (FULL, untied_model), (LORA, untied_model), (FULL, experts)]
+    expected, arguments = [], []
+    for number, (resolved, base) in enumerate(cases):
+        method = fine_tuning(resolved)
+        model = _trained(method, base)
+        folder = _exported(method, model, tiny_data, tmp_path / f"export-{number}")
+        with torch.no_grad():
+            expected.append(model(input_ids=IDS).logits)
+        arguments.append((str(base), str(folder), str(tmp_path / f"{number}.pt")))
+    subprocess.run([sys.executable, "-c", RELOAD, json.dumps(IDS.tolist()), json.dumps(arguments)], check=True)
+    for (_, _, out), logits in zip(arguments, expected, strict=True):
+        ours, plain, ends = torch.load(out)
+        assert torch.equal(ours, logits)
+        assert torch.equal(plain, logits)
+        assert ends == [IM_END, 0]
+
+
+def test_an_adapter_is_small_and_changes_the_base(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    method = fine_tuning(LORA)
+    model = _trained(method, tiny_model)
+    folder = _exported(method, model, tiny_data, tmp_path / "export")
+    assert (folder / "adapter_model.safetensors").stat().st_size < (tiny_model / "model.safetensors").stat().st_size / 4
+    tuned = load_tuned(tiny_model, folder, vocab_size=VOCAB, dtype=torch.float32, seed=SEED)
+    assert isinstance(tuned, PeftModel)
+    assert not tuned.training
+    with torch.no_grad(), tuned.disable_adapter():
+        base = tuned(input_ids=IDS).logits
+    assert not torch.equal(base, model(input_ids=IDS).logits)
+
+
+def _exported(method: FineTuning, model: Model, data: Path, folder: Path) -> Path:
+    export(method, model, folder, tokenizer=data / "tokenizer", stop_token_ids=(IM_END,))
+    return folder
+
+
+def _folder(folder: Path, config: dict[str, object], weights: dict[str, torch.Tensor]) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
