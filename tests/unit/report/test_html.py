@@ -1,0 +1,86 @@
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+from sftjob.report import report
+
+CANARY = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that tags close in order."""
+
+    VOID = frozenset({"meta", "br", "img", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_whatever_a_model_or_a_person_writes_stays_text(make_evaluation: Any) -> None:
+    first = make_evaluation()
+    answers = tuple(
+        a.model_copy(update={"answer": CANARY, "prompt": CANARY, "id": f"{CANARY}{a.id}"}) for a in first.answers
+    )
+    made = report([make_evaluation(name=CANARY, base_model=CANARY, answers=answers, settings={CANARY: CANARY})])
+    page = Page(made.html)
+    assert page.open == []
+    assert not {"script", "img", "iframe", "object"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "&lt;script&gt;" in made.html
+    assert "{{ 7*7 }}" in made.html
+
+
+def test_a_run_name_in_a_plot_stays_text(make_evaluation: Any) -> None:
+    runs = [make_evaluation(name=CANARY), make_evaluation(name="$a_b$")]
+    page = report(runs).html
+    assert "script" not in Page(page).tags
+    assert ">$a_b$</text>" in page[page.index("<svg") :]
+
+
+def test_the_page_needs_nothing_from_elsewhere(make_evaluation: Any) -> None:
+    page = report([make_evaluation()]).html
+    assert not re.findall(r"https?:|url\((?!#)|@import|<link|src=", page)
+    assert page.count("<svg") == 3
+    assert "default-src 'none'" in page
+
+
+def test_light_and_dark_share_the_plots(make_evaluation: Any) -> None:
+    page = report([make_evaluation()]).html
+    svg = page[page.index("<svg") : page.rindex("</svg>")]
+    assert "var(--series-1)" in svg
+    assert "<style" not in svg
+    assert not re.findall(r"#[0-9a-f]{6}", svg)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_same_evaluation_gives_the_same_bytes(make_evaluation: Any) -> None:
+    assert report([make_evaluation()]).html == report([make_evaluation()]).html
+
+
+def test_ids_do_not_repeat(make_evaluation: Any) -> None:
+    ids = [value for name, value in Page(report([make_evaluation()]).html).attributes if name == "id"]
+    assert ids
+    assert len(ids) == len(set(ids))
+
+
+def test_matches_are_marked(make_evaluation: Any) -> None:
+    page = report([make_evaluation()]).html
+    assert page.count("✓ matches") == 4
+    assert page.count("✗ differs") == 4
+
+
+def test_without_metrics_there_are_no_plots(make_evaluation: Any) -> None:
+    assert "<svg" not in report([make_evaluation(metrics=())]).html
