@@ -1,0 +1,85 @@
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sftjob.place import Placement, place
+from sftjob.render import manifests_yaml, render
+from sftjob.spec import JobSpec, Profile, canonical_spec, run_id
+
+MakeSpec = Callable[..., JobSpec]
+
+
+def names(placement: Placement, spec: JobSpec) -> list[str]:
+    objects: Any = render(placement, spec)
+    return [each["metadata"]["name"] for each in objects]
+
+
+class TestRender:
+    def test_objects_in_the_order_of_need(self, make_spec: MakeSpec) -> None:
+        spec = make_spec()
+
+        assert [each["kind"] for each in render(place(spec, Profile()), spec)] == ["ConfigMap", "ServiceAccount", "Job"]
+
+    def test_config_map_carries_the_authored_spec(self, make_spec: MakeSpec) -> None:
+        spec = make_spec(training={"learning_rate": 2e-4})
+
+        config_map: Any = render(place(spec, Profile()), spec)[0]
+
+        assert config_map["data"] == {"spec.json": canonical_spec(spec).decode()}
+        assert config_map["immutable"] is True
+
+    def test_same_bytes_again(self, make_spec: MakeSpec) -> None:
+        spec = make_spec()
+        placement = place(spec, Profile())
+        before = copy.deepcopy(placement)
+
+        first = manifests_yaml(render(placement, spec))
+
+        assert manifests_yaml(render(place(make_spec(), Profile()), make_spec())) == first
+        assert placement == before
+
+    def test_order_of_labels_says_nothing(self, make_spec: MakeSpec) -> None:
+        one, other = ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
+        specs = [make_spec(kubernetes={"labels": labels, "annotations": labels}) for labels in (one, other)]
+
+        first, second = [manifests_yaml(render(place(spec, Profile()), spec)) for spec in specs]
+
+        assert first == second
+
+    def test_namespace_is_no_part_of_names(self, make_spec: MakeSpec) -> None:
+        spec = make_spec()
+        here, there = place(spec, Profile(namespace="here")), place(spec, Profile(namespace="there"))
+
+        assert names(here, spec) == names(there, spec)
+        assert {each["metadata"]["namespace"] for each in render(here, spec)} == {"here"}  # type: ignore[index,call-overload]
+        assert "namespace" not in render(place(spec, Profile()), spec)[0]["metadata"]  # type: ignore[operator]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"image": "other:1"},
+            {"retries": 9},
+            {"labels": {"team": "b"}},
+            {"memory": "33Gi"},
+            {"tolerations": ()},
+            {"region": "x"},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_what_pods_see_is_another_name(self, make_spec: MakeSpec, change: dict[str, Any]) -> None:
+        spec = make_spec()
+        placement = place(spec, Profile())
+
+        other = names(dataclasses.replace(placement, **change), spec)
+
+        assert set(other).isdisjoint(names(placement, spec))
+        assert all(name.startswith(run_id(spec)) for name in other)
+
+    def test_another_evaluation_is_another_job_of_the_same_run(self, make_spec: MakeSpec) -> None:
+        one, other = make_spec(), make_spec(evaluation={"batch_size": 2})
+
+        assert run_id(one) == run_id(other)
+        assert names(place(one, Profile()), one) != names(place(other, Profile()), other)
