@@ -1,0 +1,42 @@
+"""`sftjob validate`: everything that can be known without a network, a GPU or torch."""
+
+from collections.abc import Iterator
+
+from sftjob.errors import SftjobError
+from sftjob.inputs import base_name, pin_local
+from sftjob.model_source import fetch_config
+from sftjob.plan import model_facts
+from sftjob.resolve import ResolvedJob, resolve
+from sftjob.spec import JobSpec, LoadedSpec, LocalModel
+
+
+def validate(loaded: LoadedSpec) -> Iterator[str]:
+    """Yields what was found to be right, a line each.
+
+    Raises:
+        SftjobError: what is not, with file and line.
+    """
+    spec = loaded.spec
+    yield f"ok       {loaded.file}: {spec.name}, {spec.method.type} on {base_name(spec.model)}"
+    try:
+        pinned, inputs = pin_local(spec, loaded.folder)
+        if inputs:
+            yield f"ok       {len(inputs)} local input{'s' if len(inputs) > 1 else ''} found and hashed"
+        if not isinstance(spec.model, LocalModel):
+            yield f"unknown  whether settings fit {base_name(spec.model)}: its config is read when the job starts"
+            return
+        config = fetch_config(pinned.model, store_root=None, inputs=inputs)
+        yield f"ok       {_summary(spec, resolve(pinned, model_facts(config)))}"
+    except SftjobError as error:
+        raise loaded.located(error) from error
+
+
+def _summary(spec: JobSpec, job: ResolvedJob) -> str:
+    length = (
+        f"{job.training.max_steps} steps" if job.training.max_steps > 0 else f"{job.training.num_train_epochs:g} epochs"
+    )
+    return (
+        f"{length}, {job.rows_per_step} rows a step, {job.training.max_length} tokens a row, "
+        f"learning rate {job.training.learning_rate:g}, {job.launch.world_size} x {job.launch.device} "
+        f"({job.launch.strategy}), run {job.run_id.removeprefix(spec.name + '-')}"
+    )
