@@ -5,6 +5,7 @@ model. What needs no torch is checked before torch is imported.
 """
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -63,13 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help=f"a writable folder ({Env.WORK})")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    # PEFT imports it, and it advises to install a package that loads code from a hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         settings = read_settings(os.environ, spec=options.spec, work=options.work)
         if settings.die_with_parent:
             die_with_parent()
         evaluate_run(settings, progress=_print)
     except SftjobError as error:
-        print(error, file=sys.stderr)
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("evaluation interrupted: models that were done stay done; start it again to go on", file=sys.stderr)
