@@ -28,9 +28,9 @@ def probe(store: ObjectStore, *, single_writer: bool) -> None:
         ConfigurationError: the store has no working conditional writes.
     """
     key = f"probe/{uuid.uuid4().hex}"
+    # Before the race, so that wrong credentials are one refusal and not eight, and a dead store is waited for once.
+    next(store.list(key), None)
     try:
-        # Before the race, so that wrong credentials are one refusal and not eight.
-        next(store.list(key), None)
         if single_writer:
             _write_and_read(store, key)
         else:

@@ -11,6 +11,7 @@ from sftjob.errors import Unavailable
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_TELL_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Patience:
         Raises:
             Unavailable: the last one, with the number of tries, when the deadline has passed.
         """
-        begin = self.clock()
+        begin = told = self.clock()
         tries = 0
         while True:
             tries += 1
@@ -43,7 +44,8 @@ class Patience:
                 spent = self.clock() - begin
                 if spent + delay > self.deadline_seconds:
                     raise _after(error, tries, spent) from error
-                if tries > 1:
+                if tries == 2 or self.clock() - told > _TELL_EVERY_SECONDS:
+                    told = self.clock()
                     _log.warning("%s; trying again for %.0f s", error, self.deadline_seconds - spent)
             self.sleep(delay)
 
