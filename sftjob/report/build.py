@@ -50,21 +50,22 @@ def _lead(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> str:
     if base is None or None in tuned:
         return "No rows were held out (data.eval is empty), so nothing was scored; only the prompts were answered."
     scores = {"base": base, **{label: score for label, score in zip(labels, tuned, strict=True) if score}}
-    rows = words.plural(base.rows, "held-out row")
+    quantities = _quantities(scores.values())
     if len(evaluations) == 1:
-        parts = [f"{what} from {' to '.join(values)}" for what, values in _quantities(scores.values())]
-        return f"On {rows}, tuning takes {' and '.join(parts)}."
-    what, values = _quantities(scores.values())[0]
+        parts = (f"{what} from {' to '.join(values)} on {basis}" for what, basis, values in quantities)
+        return f"Tuning takes {' and '.join(parts)}."
+    what, basis, values = quantities[0]
     listed = (f"{label} {value}" for label, value in zip(scores, values, strict=True))
-    return f"On the same {rows}, {what}: {', '.join(listed)}."
+    return f"On the same {basis}, {what}: {', '.join(listed)}."
 
 
-def _quantities(scores: Collection[Score]) -> list[tuple[str, list[str]]]:
-    """What to sum a report up by, the most telling first: its name and every model's value."""
-    found = [("loss", [words.loss(score.loss) for score in scores])]
+def _quantities(scores: Collection[Score]) -> list[tuple[str, str, list[str]]]:
+    """What to sum a report up by, the most telling first: its name, what it is counted on, and every model's value."""
+    rows, answers = max(score.rows for score in scores), max(score.generated for score in scores)
+    found = [("loss", words.plural(rows, "held-out row"), [words.loss(score.loss) for score in scores])]
     matches = [score.exact_match for score in scores if score.exact_match is not None]
     if len(matches) == len(scores):
-        found.insert(0, ("exact match", [words.share(match) for match in matches]))
+        found.insert(0, ("exact match", words.plural(answers, "answer"), [words.share(match) for match in matches]))
     return found
 
 
@@ -99,9 +100,10 @@ def _scored(
     *,
     strong: bool = True,
 ) -> tuple[Cell, ...]:
-    """A row of scores; the highest rank is strong, and what has no rank is a dash."""
+    """A row of scores; the highest rank is strong unless all are alike, and what has no rank is a dash."""
     ranks = [None if column.score is None else rank(column.score) for column in shown]
-    best = max((value for value in ranks if value is not None), default=None)
+    known = {value for value in ranks if value is not None}
+    best = max(known) if len(known) > 1 else None
     cells = (
         Cell(_DASH) if column.score is None or value is None else Cell(text(column.score), strong and value == best)
         for column, value in zip(shown, ranks, strict=True)

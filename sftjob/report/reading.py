@@ -7,7 +7,7 @@ from typing import Final
 
 from sftjob.records import Evaluation, Score
 from sftjob.report import words
-from sftjob.report.columns import base_format, columns, find_score
+from sftjob.report.columns import FORMATS, base_format, columns, find_score
 from sftjob.report.statistics import wilson_interval
 
 SMALL_SAMPLE: Final = 100
@@ -18,7 +18,8 @@ _SAME_LOSS: Final = 1e-3
 
 def reading(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     """Short paragraphs of plain text: what the numbers mean, what they do not, and how uncertain they are."""
-    paragraphs = (_meaning(evaluations), _formats(evaluations), _uncertainty(evaluations), _other_base(evaluations))
+    formats = " ".join(filter(None, (_formats(evaluations), _other_tokens(evaluations))))
+    paragraphs = (_meaning(evaluations), formats, _uncertainty(evaluations), _other_base(evaluations))
     return tuple(text for text in paragraphs if text)
 
 
@@ -52,6 +53,15 @@ def _formats(evaluations: Sequence[Evaluation]) -> str:
     form = base_format(evaluations[0])
     better = ", which suits it better" if find_score(evaluations[0], "base", form) else ""
     return f"{text} Side by side it answers under the {form} one{better}."
+
+
+def _other_tokens(evaluations: Sequence[Evaluation]) -> str:
+    """The plain format has another end of text and only the last answer: its loss is over other tokens."""
+    plain, template = (find_score(evaluations[0], "base", form) for form in FORMATS)
+    if plain is None or template is None:
+        return ""
+    counts = f"{words.count(plain.trained_tokens)} there, {words.count(template.trained_tokens)} under the template"
+    return f"Under the plain prompt other tokens are scored ({counts}), so its loss compares with the others roughly."
 
 
 def _uncertainty(evaluations: Sequence[Evaluation]) -> str:

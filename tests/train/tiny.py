@@ -293,7 +293,7 @@ def run_apart(
     return Run(work, read, output, process.returncode)
 
 
-def run_on_nodes(works: Sequence[WorkDir], meanwhile: Callable[[], None], *, timeout: float = 900) -> list[Run]:
+def run_on_nodes(works: Sequence[WorkDir], meanwhile: Callable[[], None], *, timeout: float = 300) -> list[Run]:
     """One rank a node, each with a work folder of its own, as pods have."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -87,7 +87,7 @@ class TestMain:
 
     def test_a_missing_spec_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert evaluation.main(["--spec", str(tmp_path / "none.json")]) == ExitCode.INPUT
-        assert capsys.readouterr().err.startswith(f"{tmp_path / 'none.json'}: the spec cannot be read")
+        assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none.json'}: the spec cannot be read")
 
     def test_a_bug_keeps_its_traceback_and_gets_the_table_s_code(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,12 @@ def test_the_best_of_a_row_is_strong(make_evaluation: Any) -> None:
     assert rows["95 % interval"] == rows["Steps"] == [False, False, False]
 
 
+def test_where_all_are_alike_none_is_strong(make_evaluation: Any) -> None:
+    scores = tuple(score.model_copy(update={"exact_match": 0.0}) for score in make_evaluation().scores)
+    rows = {row[0].text: row[1:] for row in report([make_evaluation(scores=scores)]).document.headline.rows}
+    assert not any(cell.strong for cell in rows["Exact match"])
+
+
 def test_the_base_answers_where_it_does_best(make_evaluation: Any) -> None:
     exchange = report([make_evaluation()]).document.exchanges[0]
     assert [reply.text for reply in exchange.replies] == ["It is\na | pipe.", "Pipes **run** <b>deep</b>."]
@@ -22,6 +28,23 @@ def test_the_base_answers_where_it_does_best(make_evaluation: Any) -> None:
         make_evaluation().scores[2],
     )
     assert report([make_evaluation(scores=swapped)]).document.exchanges[0].replies[0].text == ""
+
+
+def test_exact_match_is_credited_to_answers_and_loss_to_rows(make_evaluation: Any) -> None:
+    scores = tuple(score.model_copy(update={"rows": 900}) for score in make_evaluation().scores)
+    lead = report([make_evaluation(scores=scores)]).document.lead
+    assert lead == (
+        "Tuning takes exact match from 25.0 % to 75.0 % on 4 answers "
+        "and loss from 2.5000 to 0.2500 on 900 held-out rows."
+    )
+    several = report([make_evaluation(scores=scores), make_evaluation(name="other", scores=scores)]).document.lead
+    assert several.startswith("On the same 4 answers, exact match: base 25.0 %")
+
+
+def test_loss_over_other_tokens_is_said(make_evaluation: Any) -> None:
+    scores = make_evaluation().scores
+    other = (scores[0], scores[1].model_copy(update={"trained_tokens": 32}), scores[2])
+    assert "(32 there, 36 under the template)" in " ".join(report([make_evaluation(scores=other)]).document.reading)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_id(make_evaluation: Any) -> None:

@@ -38,7 +38,7 @@ def test_nothing_held_out(make_evaluation: Any) -> None:
 def test_without_exact_match_there_is_no_row_and_no_interval(make_evaluation: Any) -> None:
     scores = tuple(score.model_copy(update={"exact_match": None, "generated": 0}) for score in make_evaluation().scores)
     text = report([make_evaluation(scores=scores, answers=())]).markdown
-    assert "tuning takes loss from 2.5000 to 0.2500" in text
+    assert "Tuning takes loss from 2.5000 to 0.2500 on 4 held-out rows." in text
     assert "Exact match" not in text
     assert "interval" not in text
     assert "Side by side" not in text
