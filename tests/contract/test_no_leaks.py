@@ -25,7 +25,7 @@ INDEX_VARIABLES = (
     "UV_INDEX",
     "HF_ENDPOINT",
 )
-PUBLIC_HOSTS = {"pypi.org", "download.pytorch.org", "huggingface.co"}
+PUBLIC_HOSTS = {"huggingface.co"}
 
 
 def leaks(text: str) -> Iterator[str]:
