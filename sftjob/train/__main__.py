@@ -13,8 +13,9 @@ from typing import Final
 from sftjob.contract import Env, ExitCode
 from sftjob.errors import SftjobError
 from sftjob.train.processes import die_with_parent
+from sftjob.train.ranks import WORKER
 from sftjob.train.settings import Settings, read_settings
-from sftjob.train.supervisor import supervise
+from sftjob.train.supervisor import Programs, supervise
 from sftjob.train.verdict import Verdict, verdict_of
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
@@ -46,7 +47,8 @@ def _supervised(arguments: argparse.Namespace) -> Verdict:
         return verdict_of(error)
     if settings.die_with_parent:
         die_with_parent()
-    return supervise(settings)
+    # Ranks write into a pipe, so only this process knows whether a person watches.
+    return supervise(settings, Programs(worker=(*WORKER, "--bar")) if sys.stdout.isatty() else Programs())
 
 
 def _leave_message(verdict: Verdict) -> None:
