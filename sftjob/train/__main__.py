@@ -13,9 +13,8 @@ from typing import Final
 from sftjob.contract import Env, ExitCode
 from sftjob.errors import SftjobError
 from sftjob.train.processes import die_with_parent
-from sftjob.train.ranks import WORKER
 from sftjob.train.settings import Settings, read_settings
-from sftjob.train.supervisor import Programs, supervise
+from sftjob.train.supervisor import supervise
 from sftjob.train.verdict import Verdict, verdict_of
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
@@ -47,8 +46,7 @@ def _supervised(arguments: argparse.Namespace) -> Verdict:
         return verdict_of(error)
     if settings.die_with_parent:
         die_with_parent()
-    # Ranks write into a pipe, so only this process knows whether a person watches.
-    return supervise(settings, Programs(worker=(*WORKER, "--bar")) if sys.stdout.isatty() else Programs())
+    return supervise(settings)
 
 
 def _leave_message(verdict: Verdict) -> None:
