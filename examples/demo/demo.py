@@ -1,4 +1,4 @@
-"""The whole path in about five minutes on two cores, with nothing to download: base model, LoRA, full, comparison."""
+"""The whole path in two to three minutes on two cores, with nothing to download: base model, LoRA, full, comparison."""
 
 import subprocess
 import sys
