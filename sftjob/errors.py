@@ -22,8 +22,8 @@ Interruption (75, 76) and walltime (83) are outcomes, not errors: `sftjob.train`
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 from sftjob.contract import ExitCode
 
@@ -63,25 +63,6 @@ class SftjobError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
-
-    def located(self, lines: "dict[str, int]", file: str) -> Self:
-        """The same error with file and line filled in for problems that name only a field of a spec.
-
-        Args:
-            lines: 1-based line of each dotted field path in `file`; the nearest parent that has one is used.
-        """
-        return type(self)(
-            replace(problem, file=file, line=_nearest(lines, problem.field)) if not problem.file else problem
-            for problem in self.problems
-        )
-
-
-def _nearest(lines: dict[str, int], field: str) -> int:
-    while field:
-        if field in lines:
-            return lines[field]
-        field = field.rpartition(".")[0]
-    return 0
 
 
 class SpecError(SftjobError):

@@ -30,7 +30,7 @@ from sftjob.app.evaluation_inputs import (
 from sftjob.app.evaluation_record import PARTS, Part, evaluation_record, read_shard, shard_bytes
 from sftjob.contract import Env, ExitCode, keys
 from sftjob.data.tokenizer import ChatTokenizer
-from sftjob.errors import InputMissing, NotFound, SftjobError, SpecError
+from sftjob.errors import InputMissing, SftjobError, SpecError
 from sftjob.evaluate.match import compile_answer_pattern
 from sftjob.evaluate.questions import Question, check_prompts, questions
 from sftjob.model_source import fetch_model
@@ -39,6 +39,7 @@ from sftjob.report import report
 from sftjob.spec import JobSpec, sha256_hex
 from sftjob.spec.load import parse_spec_json
 from sftjob.storage import ObjectStore, fetch_files, open_store
+from sftjob.storage.base import exists
 from sftjob.train.processes import die_with_parent
 from sftjob.train.settings import Settings, read_settings
 
@@ -94,13 +95,13 @@ def evaluate_run(settings: Settings, *, progress: Progress) -> None:
     spec = _read_spec(settings.spec)
     root = _open_root(spec, settings)
     subject = find_subject(spec, root)
-    if _exists(subject.store, keys.evaluation(subject.eval_id, keys.SUCCESS)):
+    if exists(subject.store, keys.evaluation(subject.eval_id, keys.SUCCESS)):
         progress(f"evaluation {subject.eval_id} of {subject.job.run_id} is finished already")
         return
     plan = _plan(subject, settings.work / "evaluation" / "data")
     rows, prompts = len(plan.held_out.rows), len(plan.questions)
     progress(f"evaluation {subject.eval_id} of {subject.job.run_id}: {rows} held-out rows, {prompts} prompts")
-    missing = [part for part in PARTS if not _exists(subject.store, part.key(subject.eval_id))]
+    missing = [part for part in PARTS if not exists(subject.store, part.key(subject.eval_id))]
     if missing:
         _evaluate(plan, missing, settings, root, progress=progress)
     _finish(plan, progress)
@@ -120,14 +121,6 @@ def _open_root(spec: JobSpec, settings: Settings) -> ObjectStore:
     if uri is None:
         raise SpecError("says nowhere where runs live", field="storage.uri", hint="add it to the spec or the profile")
     return open_store(uri, endpoint_url=spec.storage.endpoint_url, region=spec.storage.region)
-
-
-def _exists(store: ObjectStore, key: str) -> bool:
-    try:
-        store.head(key)
-    except NotFound:
-        return False
-    return True
 
 
 def _plan(subject: Subject, folder: Path) -> _Plan:

@@ -12,7 +12,7 @@ from sftjob.contract import LEASE_LOST_SECONDS, keys
 from sftjob.errors import Exists, Held, NotFound, Superseded
 from sftjob.records import Claim, Result, read_record
 from sftjob.records import Lease as LeaseRecord
-from sftjob.storage.base import ObjectStore
+from sftjob.storage.base import ObjectStore, exists
 
 _LOOK_SECONDS: Final = 5.0
 _CLAIM_KEY: Final = re.compile(r"attempts/([1-9][0-9]*)/claim\.json")
@@ -77,7 +77,7 @@ def newest_attempt(store: ObjectStore) -> int:
     """Number of the newest claim; 0 where there is none. Right even where a listing lags: numbers have no gaps."""
     matches = (_CLAIM_KEY.fullmatch(info.key) for info in store.list(keys.ATTEMPTS))
     newest = max((int(match[1]) for match in matches if match), default=0)
-    while _exists(store, keys.claim(newest + 1)):
+    while exists(store, keys.claim(newest + 1)):
         newest += 1
     return newest
 
@@ -88,7 +88,7 @@ def ensure_current(store: ObjectStore, attempt: int) -> None:
     Raises:
         Superseded: a newer claim exists.
     """
-    if _exists(store, keys.claim(attempt + 1)):
+    if exists(store, keys.claim(attempt + 1)):
         newer = _claim(store, attempt + 1)
         raise Superseded(f"attempt {newer.attempt} (owner {newer.owner}) has taken over from attempt {attempt}")
 
@@ -122,15 +122,7 @@ def _claim(store: ObjectStore, attempt: int) -> Claim:
 
 
 def _released(store: ObjectStore, attempt: int) -> bool:
-    return _exists(store, keys.released(attempt))
-
-
-def _exists(store: ObjectStore, key: str) -> bool:
-    try:
-        store.head(key)
-    except NotFound:
-        return False
-    return True
+    return exists(store, keys.released(attempt))
 
 
 def _lease(store: ObjectStore, attempt: int) -> bytes:

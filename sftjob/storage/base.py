@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from sftjob.errors import StorageError
+from sftjob.errors import NotFound, StorageError
 
 HIDDEN: Final = ".sftjob"
 """A part of a key that stores keep to themselves: unfinished files of a folder store lie below it."""
@@ -125,3 +125,12 @@ def _fault(key: str) -> str:
         f"it is longer than {_MAX_KEY_BYTES} bytes": len(key.encode(errors="replace")) > _MAX_KEY_BYTES,
     }
     return next((fault for fault, found in faults.items() if found), "")
+
+
+def exists(store: ObjectStore, key: str) -> bool:
+    """Whether there is such an object; a refusal is raised, not taken for a no."""
+    try:
+        store.head(key)
+    except NotFound:
+        return False
+    return True

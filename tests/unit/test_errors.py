@@ -4,7 +4,7 @@ import pytest
 
 from sftjob import errors
 from sftjob.contract import ExitCode
-from sftjob.errors import ConfigurationError, Problem, SftjobError, SpecError
+from sftjob.errors import Problem, SftjobError, SpecError
 
 ALL = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, SftjobError)]
 
@@ -37,34 +37,6 @@ def test_an_error_is_a_line_for_each_problem() -> None:
 def test_an_error_of_one_problem_is_written_in_place() -> None:
     error = SpecError("is wrong", file="x.yaml", line=3, field="a.b", hint="repair it")
     assert error.problems == (Problem(reason="is wrong", file="x.yaml", line=3, field="a.b", hint="repair it"),)
-
-
-class TestLocated:
-    LINES = {"training": 4, "training.seed": 5}  # noqa: RUF012 - never changed
-
-    @pytest.mark.parametrize(
-        ("field", "place"),
-        [
-            ("training.seed", "x.yaml:5: training.seed"),
-            ("training.max_length", "x.yaml:4: training.max_length"),
-            ("training.seed.0.deep", "x.yaml:5: training.seed.0.deep"),
-            ("model", "x.yaml: model"),
-            ("", "x.yaml"),
-        ],
-    )
-    def test_nearest_line(self, field: str, place: str) -> None:
-        assert str(SpecError("is wrong", field=field).located(self.LINES, "x.yaml")) == f"{place}: is wrong"
-
-    def test_a_file_that_is_named_stays(self) -> None:
-        error = SpecError("is wrong", file="config.json", field="training.seed")
-        assert str(error.located(self.LINES, "x.yaml")) == "config.json: training.seed: is wrong"
-
-    def test_class_and_hint_stay(self) -> None:
-        error = ConfigurationError("is wrong", field="training", hint="repair it")
-        located = error.located(self.LINES, "x.yaml")
-        assert type(located) is ConfigurationError
-        assert str(located) == "x.yaml:4: training: is wrong; repair it"
-        assert str(error) == "training: is wrong; repair it"
 
 
 @pytest.mark.parametrize("error", ALL)
