@@ -45,6 +45,7 @@ class ResolvedTraining(Stored):
     gradient_accumulation_steps: int
     per_device_eval_batch_size: int
     max_length: int
+    packing: bool = False
     seed: int
     precision: Literal["bf16", "fp32"]
     gradient_checkpointing: bool
@@ -188,6 +189,7 @@ def _training(
         gradient_accumulation_steps=_or(training.gradient_accumulation_steps, 1),
         per_device_eval_batch_size=_or(training.per_device_eval_batch_size, batch),
         max_length=max_length,
+        packing=_or(training.packing, False),
         seed=_or(training.seed, 42),
         precision=_or(training.precision, "bf16" if device == "cuda" else "fp32"),
         gradient_checkpointing=_or(training.gradient_checkpointing, False),

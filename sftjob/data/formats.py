@@ -13,7 +13,10 @@ from sftjob.data.messages import ROLES, Message, Role, Row, row_field
 from sftjob.data.problems import Problems
 from sftjob.data.sources import JsonObject, RawRow, json_type, scan_rows
 from sftjob.errors import Problem, SpecError
-from sftjob.spec.data import MESSAGES_COLUMNS, PROMPT_COMPLETION_COLUMNS, Format
+from sftjob.spec.data import Format
+
+MESSAGES_COLUMNS = ("messages",)
+PROMPT_COMPLETION_COLUMNS = ("prompt", "completion", "system")
 
 Columns = Mapping[str, str]
 """The format's own column → its name in the file, for those that differ."""
@@ -63,11 +66,14 @@ def iter_messages(
     problems = Problems()
     for raw in scan_rows(Path(path), name=file):
         if isinstance(raw.value, Problem):
-            problems.add(raw.value)
+            if raw.fatal:
+                problems.add_fatal(raw.value)
+            else:
+                problems.add_row([raw.value])
             continue
         row_format = row_format or _detect(raw.value, names)
         if row_format is None:
-            problems.add(_undetected(raw, raw.value, file))
+            problems.add_fatal(_undetected(raw, raw.value, file))
             break
         if row := _convert(row_format, raw, raw.value, names, file=file, problems=problems):
             yield row
@@ -109,19 +115,20 @@ def _undetected(raw: RawRow, value: JsonObject, file: str) -> Problem:
 def _convert(
     row_format: RowFormat, raw: RawRow, value: JsonObject, names: Columns, *, file: str, problems: Problems
 ) -> Row | None:
-    clean = True
+    found: list[Problem] = []
 
     def report(field: str, reason: str, hint: str = "") -> None:
-        nonlocal clean
-        clean = False
-        problems.add(Problem(file=file, line=raw.line, field=row_field(raw.index, field), reason=reason, hint=hint))
+        found.append(Problem(file=file, line=raw.line, field=row_field(raw.index, field), reason=reason, hint=hint))
 
     # An optional column that the spec maps by hand is expected in the file too: a typo would drop it in silence.
     for column in dict.fromkeys((*row_format.required, *names)):
         if names.get(column, column) not in value:
             _report_missing(names.get(column, column), value, report)
-    messages = row_format.convert(value, names, report) if clean else ()
-    return Row(messages, file=file, line=raw.line, index=raw.index) if clean else None
+    messages = () if found else row_format.convert(value, names, report)
+    if found:
+        problems.add_row(found)
+        return None
+    return Row(messages, file=file, line=raw.line, index=raw.index)
 
 
 def _report_missing(column: str, value: JsonObject, report: Report) -> None:

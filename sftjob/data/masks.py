@@ -73,8 +73,7 @@ def encode_rows(
                 _check_control_tokens(row, control)
                 rendered.append(_render(tokenizer, row, train_on))
             except DataError as error:
-                for problem in error.problems:
-                    problems.add(problem)
+                problems.add_row(error.problems)
         encodings = tokenizer.encode_batch([item.text for item in rendered])
         for item, encoding in zip(rendered, encodings, strict=True):
             yield item.row, _encode(tokenizer, item, _Tokens(encoding.ids, encoding.offsets), max_length)

@@ -1,5 +1,6 @@
-"""Collects the mistakes of a whole file, so that they are repaired in one go and not one by one."""
+"""Collects the mistakes of all files of a job, so that they are repaired in one go and not one by one."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from sftjob.errors import DataError, Problem
@@ -9,24 +10,39 @@ SHOWN: Final = 20
 
 
 class Problems:
-    """Keeps the first `SHOWN` problems and the number of all the others."""
+    """Keeps the first `SHOWN` problems and the number of all of them."""
 
-    def __init__(self) -> None:
-        self._shown: list[Problem] = []
-        self._more = 0
+    def __init__(self, *, allowed: int = 0) -> None:
+        """`allowed` rows may be left out for their mistakes before `raise_any` raises."""
+        self.rows = 0
+        """Rows that cannot be used."""
+        self.shown: list[Problem] = []
+        self._allowed = allowed
+        self._count = 0
+        self._fatal = False
 
-    def add(self, problem: Problem) -> None:
-        if len(self._shown) < SHOWN:
-            self._shown.append(problem)
-        else:
-            self._more += 1
+    def add_row(self, problems: Iterable[Problem]) -> None:
+        """Books a row that cannot be used, and why."""
+        self.rows += 1
+        for problem in problems:
+            self._add(problem)
+
+    def add_fatal(self, problem: Problem) -> None:
+        """Books what loses an unknown number of rows: no cap allows that."""
+        self._fatal = True
+        self._add(problem)
 
     def raise_any(self) -> None:
-        """Raises `DataError` with all of them; does nothing when there are none."""
-        if not self._shown:
+        """Raises `DataError` with all of them, unless they are no more rows than allowed."""
+        if not self._fatal and self.rows <= self._allowed:
             return
-        if not self._more:
-            raise DataError(self._shown)
-        plural = "problem" if self._more == 1 else "problems"
-        rest = Problem(file=self._shown[0].file, reason=f"and {self._more:,} more {plural}")
-        raise DataError([*self._shown, rest])
+        if self._count == len(self.shown):
+            raise DataError(self.shown)
+        more = self._count - len(self.shown)
+        rest = Problem(file=self.shown[0].file, reason=f"and {more:,} more {'problem' if more == 1 else 'problems'}")
+        raise DataError([*self.shown, rest])
+
+    def _add(self, problem: Problem) -> None:
+        self._count += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(problem)

@@ -37,6 +37,8 @@ class RawRow:
     index: int | None
     """0-based place in a JSON array; None for JSON Lines."""
     value: JsonObject | Problem
+    fatal: bool = False
+    """The rest of the file is lost with it, so that nobody can say how many rows are."""
 
 
 def read_rows(path: Path, *, name: str) -> Iterator[tuple[int, JsonObject]]:
@@ -52,10 +54,12 @@ def read_rows(path: Path, *, name: str) -> Iterator[tuple[int, JsonObject]]:
     """
     problems = Problems()
     for row in scan_rows(path, name=name):
-        if isinstance(row.value, Problem):
-            problems.add(row.value)
-        else:
+        if not isinstance(row.value, Problem):
             yield row.line, row.value
+        elif row.fatal:
+            problems.add_fatal(row.value)
+        else:
+            problems.add_row([row.value])
     problems.raise_any()
 
 
@@ -102,7 +106,10 @@ def _scan_lines(file: BinaryIO, name: str) -> Iterator[RawRow]:
         number += 1
         if len(line) > MAX_ROW_BYTES:
             _skip_to_line_end(file, line)
-            yield _broken(name, number, f"longer than {MAX_ROW_BYTES // 2**20} MiB", hint="look for a lost line break")
+            reason = f"longer than {MAX_ROW_BYTES // 2**20} MiB"
+            yield RawRow(
+                number, None, Problem(file=name, line=number, reason=reason, hint="look for a lost line break")
+            )
         elif line.strip(_BLANK):
             yield RawRow(number, None, _parse_line(line, name, number))
 
@@ -250,4 +257,4 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _broken(name: str, line: int, reason: str, field: str = "", *, hint: str = "") -> RawRow:
-    return RawRow(line, None, Problem(file=name, line=line, field=field, reason=reason, hint=hint))
+    return RawRow(line, None, Problem(file=name, line=line, field=field, reason=reason, hint=hint), fatal=True)

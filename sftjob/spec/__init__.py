@@ -3,6 +3,7 @@
 from sftjob.spec.data import (
     Data,
     DataSource,
+    HubData,
     HubModel,
     LocalData,
     LocalModel,
@@ -11,6 +12,8 @@ from sftjob.spec.data import (
     PinnedModel,
     StoredData,
     StoredModel,
+    TemplateFile,
+    TemplateText,
 )
 from sftjob.spec.identity import authored, canonical_json, canonical_spec, run_id, sha256_hex
 from sftjob.spec.job import Evaluation, Generation, JobSpec, Kubernetes, Launch, Resources, Storage, Training
@@ -27,6 +30,7 @@ __all__ = [
     "Evaluation",
     "Full",
     "Generation",
+    "HubData",
     "HubModel",
     "JobSpec",
     "Kubernetes",
@@ -45,6 +49,8 @@ __all__ = [
     "Storage",
     "StoredData",
     "StoredModel",
+    "TemplateFile",
+    "TemplateText",
     "Training",
     "authored",
     "canonical_json",
