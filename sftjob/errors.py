@@ -64,6 +64,10 @@ class SftjobError(Exception):
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
 
+    def __reduce__(self) -> tuple[type["SftjobError"], tuple[tuple[Problem, ...]]]:
+        """Comes whole out of a worker process."""
+        return type(self), (self.problems,)
+
 
 class SpecError(SftjobError):
     exit_code = ExitCode.SPEC

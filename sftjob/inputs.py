@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import rfc8785
+from pydantic import ValidationError
 
 from sftjob.contract import keys
-from sftjob.errors import Denied, InputMissing, NotFound, SftjobError
+from sftjob.errors import ConfigurationError, Denied, InputMissing, NotFound, SftjobError
 from sftjob.model_folder import check_model_folder, model_files
 from sftjob.spec import (
-    DataSource,
+    FileData,
     HubModel,
     JobSpec,
     LocalData,
@@ -26,6 +27,8 @@ from sftjob.spec import (
     PinnedModel,
     StoredData,
     StoredModel,
+    TemplateFile,
+    TemplateText,
 )
 from sftjob.storage import open_store
 from sftjob.storage.base import ObjectStore
@@ -86,7 +89,8 @@ def pin_local(spec: JobSpec, folder: Path, *, progress: Progress = silent) -> tu
         folder: where relative paths start.
 
     Returns:
-        The spec with PinnedModel and PinnedData, in which only what was written is set, and {sha256: absolute path}.
+        The spec with PinnedModel, PinnedData and the text of a template file, in which only what was written is set,
+        and {sha256: absolute path}.
 
     Raises:
         InputMissing: files or weights are absent; every one of them is named with its field (`data.train.0.path`).
@@ -115,12 +119,17 @@ def pin_local(spec: JobSpec, folder: Path, *, progress: Progress = silent) -> tu
         for split in ("train", "eval")
         if split in spec.data.model_fields_set
     }
+    if isinstance(spec.data.template, TemplateFile):
+        try:
+            data["template"] = read_template(folder / Path(spec.data.template.path).expanduser())
+        except SftjobError as error:
+            errors.append(error)
     _raise_all(errors)
     return spec.model_copy(update={"model": model, "data": spec.data.model_copy(update=data)}), local
 
 
 def fetch_data(
-    source: DataSource,
+    source: FileData,
     into: Path,
     *,
     store_root: ObjectStore | None,
@@ -150,7 +159,7 @@ def fetch_data(
     if isinstance(source, StoredData):
         prefix, _, key = source.uri.rpartition("/")
         if prefix == "s3:/" or not key:
-            raise InputMissing(f"{source.uri} names no object", hint="write s3://bucket/key of a JSON Lines file")
+            raise InputMissing(f"{source.uri} names no object", hint="write s3://bucket/key of a data file")
         store = open_store(prefix, endpoint_url=endpoint_url, region=region)
         return _download(store, key, into, name=source.uri, sha256=None), source.uri
     if source.sha256 in inputs:
@@ -162,6 +171,27 @@ def fetch_data(
     if found is None:
         raise InputMissing(f"{source.name} was not staged under {store.uri}", hint="submit the job again to stage it")
     return _download(store, found.key, into, name=source.name, sha256=source.sha256), source.name
+
+
+def read_template(path: Path) -> TemplateText:
+    """A chat template in a file.
+
+    Raises:
+        InputMissing: it is not there.
+        ConfigurationError: it is not text, empty or far too long.
+    """
+    with in_field("data.template.path"):
+        _require_file(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            return TemplateText(jinja=text)
+        except UnicodeDecodeError as error:
+            raise ConfigurationError("the template is not UTF-8", hint="save it as UTF-8") from error
+        except ValidationError as error:
+            size = len(text)
+            raise ConfigurationError(
+                f"the template has {size:,} characters; a template has 1 to 65,536", hint="name a chat template"
+            ) from error
 
 
 def base_name(source: ModelSource) -> str:
@@ -234,7 +264,7 @@ def _pin(source: LocalModel | LocalData, path: Path, progress: Progress) -> Pinn
         check_model_folder(path, name=name)
         return PinnedModel(sha256=hash_input(path, progress=progress), name=name)
     _require_file(path)
-    written = {key: getattr(source, key) for key in ("format", "columns") if key in source.model_fields_set}
+    written = {key: getattr(source, key) for key in source.model_fields_set - {"path"}}
     return PinnedData(sha256=hash_input(path, progress=progress), name=name, **written)
 
 

@@ -22,7 +22,7 @@ from sftjob.storage import open_store
 from sftjob.storage.base import ObjectStore
 from sftjob.storage.local import local_errors
 
-__all__ = ["check_model_folder", "fetch_config", "fetch_model"]
+__all__ = ["check_model_folder", "fetch_config", "fetch_model", "fetch_tokenizer"]
 
 _CHECK_URI: Final = "check the URI and `storage.endpoint_url`"
 _SUBMIT_AGAIN: Final = "submit the job again to stage it"
@@ -114,6 +114,39 @@ def fetch_config(
         config = parse_config(data, name=name)
         check_no_custom_code(config, name=f"{name}/{CONFIG}")
     return config
+
+
+def fetch_tokenizer(
+    source: ModelSource,
+    into: Path,
+    *,
+    progress: Progress = silent,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+) -> Path:
+    """A folder with the model's tokenizer and template, for who wants to see tokens and needs no weights.
+
+    Arguments and errors as `fetch_model`; a pinned model is not looked for.
+    """
+    name = base_name(source)
+    with in_field(_FIELDS[type(source)]):
+        if isinstance(source, LocalModel):
+            folder = Path(source.path).expanduser()
+            require_folder(folder)
+            return folder.absolute()
+        with _replaced(into) as folder:
+            if isinstance(source, HubModel):
+                from sftjob import hub  # noqa: PLC0415 - as above
+
+                hub.link_small_files(source, folder, progress)
+            elif isinstance(source, StoredModel):
+                store = open_store(source.uri, endpoint_url=endpoint_url, region=region)
+                sizes = _listed(store, _CHECK_URI)
+                for file in (file for file in SMALL_FILES if file in sizes):
+                    store.get_file(file, folder / file, size=sizes[file], sha256=None)
+            else:
+                raise InputMissing(f"{name} is pinned, and this command needs its folder", hint="name it by `path`")
+    return into
 
 
 def _local_config(folder: Path, name: str) -> bytes:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sftjob import __version__
 from sftjob.errors import Problem, SpecError
-from sftjob.spec import JobSpec, LocalData, LocalModel, Profile, Resources
+from sftjob.spec import JobSpec, LocalData, LocalModel, Profile, Resources, TemplateFile
 from sftjob.spec.profile import SecretKey, Toleration
 from sftjob.spec.types import quantity
 
@@ -213,6 +213,12 @@ def _input_problems(spec: JobSpec) -> Iterator[Problem]:
                 reason="a manifest cannot reach this machine",
                 hint=f"upload {source.path} and write `uri: s3://…` instead",
             )
+    if isinstance(spec.data.template, TemplateFile):
+        yield Problem(
+            field="data.template.path",
+            reason="a manifest cannot reach this machine",
+            hint="write the template's text below `jinja: |` instead",
+        )
 
 
 def _reserved_problems(pairs: Mapping[str, str], field: str) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
-"""A stand-in for the Hugging Face hub on loopback: one model, and the refusals that the real one gives.
+"""A stand-in for the Hugging Face hub on loopback: one model or data set, and the refusals that the real one gives.
 
-It answers what huggingface_hub asks for a pinned revision: the tree listing, HEAD and GET of files.
+It answers what huggingface_hub and `datasets` ask for a pinned revision: the listing of a folder or of the whole tree,
+facts about the revision and about paths, HEAD and GET of files.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Mode = Literal[
     "ok", "unauthorised", "forbidden", "gated", "no_repo", "no_revision", "broken", "limited", "cut_off", "not_a_hub"
@@ -29,11 +30,21 @@ _GATED = (403, "GatedRepo", "Access to this model is restricted")
 class HubServer:
     """`with HubServer("owner/name", revision, files) as hub:` serves until the block ends."""
 
-    def __init__(self, repo: str, revision: str, files: Mapping[str, bytes], *, mode: Mode = "ok") -> None:
+    def __init__(
+        self,
+        repo: str,
+        revision: str,
+        files: Mapping[str, bytes],
+        *,
+        mode: Mode = "ok",
+        kind: Literal["models", "datasets"] = "models",
+    ) -> None:
         self.repo = repo
         self.revision = revision
         self.files = dict(files)
         self.mode: Mode = mode
+        self.api = f"/api/{kind}/{repo}"
+        self.downloads_prefix = f"{'' if kind == 'models' else '/datasets'}/{repo}/resolve/{revision}/"
         self.requests: list[tuple[str, str]] = []
         """Method and path of every request."""
         self.tokens: set[str] = set()
@@ -71,6 +82,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer(body=True)
 
+        def do_POST(self) -> None:
+            self._answer(body=True)
+
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
@@ -81,11 +95,20 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 hub.tokens.add(token)
             if refusal := _REFUSALS.get(hub.mode):
                 self._refuse(*refusal)
-            elif path == f"/api/models/{hub.repo}/tree/{hub.revision}":
-                self._send(json.dumps([_entry(name, data) for name, data in hub.files.items()]).encode(), body=body)
-            elif path.startswith(f"/{hub.repo}/resolve/{hub.revision}/"):
+            elif path == f"{hub.api}/tree/{hub.revision}" or path.startswith(f"{hub.api}/tree/{hub.revision}/"):
+                folder = path.removeprefix(f"{hub.api}/tree/{hub.revision}").lstrip("/")
+                recursive = parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower() in ("1", "true")
+                self._json(_listing(hub.files, folder, recursive=recursive), body=body)
+            elif path == f"{hub.api}/revision/{hub.revision}":
+                siblings = [{"rfilename": name} for name in hub.files]
+                self._json({"_id": "0", "id": hub.repo, "sha": hub.revision, "siblings": siblings}, body=body)
+            elif path == f"{hub.api}/paths-info/{hub.revision}":
+                paths = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()).get("paths", [])
+                self._json([entry for path in paths if (entry := _path_info(hub.files, path))], body=body)
+            elif path.startswith(hub.downloads_prefix):
                 # Anybody may list a gated repository; its files are refused.
-                self._refuse(*_GATED) if hub.mode == "gated" else self._file(path.split("/", 5)[5], body=body)
+                name = path.removeprefix(hub.downloads_prefix)
+                self._refuse(*_GATED) if hub.mode == "gated" else self._file(name, body=body)
             else:
                 self._refuse(404, "RepoNotFound", "Repository not found")
 
@@ -98,6 +121,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if hub.mode != "not_a_hub":
                 headers["X-Repo-Commit"] = hub.revision
             self._send(data, headers, body=body)
+
+        def _json(self, value: object, *, body: bool) -> None:
+            self._send(json.dumps(value).encode(), body=body)
 
         def _send(self, data: bytes, headers: Mapping[str, str] | None = None, *, body: bool) -> None:
             self.send_response(200)
@@ -117,6 +143,25 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
     return Handler
+
+
+def _listing(files: Mapping[str, bytes], folder: str, *, recursive: bool) -> list[dict[str, object]]:
+    """The files below a folder, or its files and its folders."""
+    prefix = f"{folder}/" if folder else ""
+    below = {name: data for name, data in files.items() if name.startswith(prefix)}
+    folders = sorted({prefix + name[len(prefix) :].partition("/")[0] for name in below if "/" in name[len(prefix) :]})
+    direct = [_entry(name, data) for name, data in below.items() if recursive or "/" not in name[len(prefix) :]]
+    return direct + [_folder(name) for name in folders]
+
+
+def _path_info(files: Mapping[str, bytes], path: str) -> dict[str, object] | None:
+    if path in files:
+        return _entry(path, files[path])
+    return _folder(path) if any(name.startswith(f"{path}/") for name in files) else None
+
+
+def _folder(name: str) -> dict[str, object]:
+    return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
 
 
 def _entry(name: str, data: bytes) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sftjob.contract import keys
 from sftjob.data.masks import Encoded
-from sftjob.data.messages import Message
+from sftjob.data.messages import from_dict
 from sftjob.errors import InputMissing, NotFound, SpecError, StorageError
 from sftjob.evaluate.questions import HeldOutRow, Question
 from sftjob.records import Export, PreparedData, read_record
@@ -145,4 +145,5 @@ def held_out_digest(held_out: HeldOut, asked: Sequence[Question]) -> str:
 
 def _row(line: bytes) -> HeldOutRow:
     value = json.loads(line)
-    return HeldOutRow(value["id"], tuple(Message(turn["role"], turn["content"]) for turn in value["messages"]))
+    messages = tuple(map(from_dict, value["messages"]))
+    return HeldOutRow(value["id"], messages, tools=tuple(value.get("tools", ())), text=value.get("text"))

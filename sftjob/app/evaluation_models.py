@@ -13,12 +13,13 @@ from transformers.utils import logging as transformers_logging
 
 from sftjob.app.evaluation_inputs import HeldOut, Subject
 from sftjob.app.evaluation_record import Part
+from sftjob.data.lengths import fit_length
 from sftjob.data.masks import Encoded
-from sftjob.data.plain import encode_plain
+from sftjob.data.plain import encode_plain, encode_text
 from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import CrashError
 from sftjob.evaluate.model import OnProgress, Task, evaluate_model
-from sftjob.evaluate.questions import PromptFormat, Question
+from sftjob.evaluate.questions import HeldOutRow, PromptFormat, Question
 from sftjob.methods import Model, fine_tuning, load_base, load_tuned
 from sftjob.records import Answer, Score
 
@@ -60,7 +61,7 @@ def evaluate_parts(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: Mapping[PromptFormat, Sequence[Encoded]] = {
         "template": held_out.encoded,
-        "plain": [encode_plain(task.tokenizer, row.messages, subject.job.training.max_length) for row in held_out.rows],
+        "plain": [_plain(task.tokenizer, row, subject.job.training.max_length) for row in held_out.rows],
     }
     for name in dict.fromkeys(part.model for part in parts):
         with _memory(device):
@@ -77,6 +78,13 @@ def evaluate_parts(
                 )
                 yield part, score, answers
             del model
+
+
+def _plain(tokenizer: ChatTokenizer, row: HeldOutRow, max_length: int) -> Encoded:
+    if row.text is None:
+        return encode_plain(tokenizer, row.messages, max_length)
+    [encoded] = fit_length(encode_text(tokenizer, row.text), max_length, "truncate")
+    return encoded
 
 
 @contextmanager

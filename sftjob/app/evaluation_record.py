@@ -124,8 +124,8 @@ def _ran(store: ObjectStore, attempt: int) -> Mapping[str, str | int | float]:
 
 def _settings(subject: Subject) -> Iterator[tuple[str, Scalar]]:
     job, evaluation = subject.job, subject.spec.evaluation
-    yield "data.template", job.data.template
-    yield "data.train_on", job.data.train_on
+    yield "data.template", job.data.template if isinstance(job.data.template, str) else "of the spec"
+    yield from _flat("data", job.data.model_dump(mode="json", include={"train_on", "overlong"}))
     for block in ("method", "training", "launch"):
         yield from _flat(block, getattr(job, block).model_dump(mode="json"))
     yield from _flat("evaluation", evaluation.model_dump(mode="json", exclude={"generation": {"prompts"}}))

@@ -1,168 +1,94 @@
-"""Conversations → token ids and labels, with masks from message boundaries: no template is edited.
+"""Conversations → token ids and labels, with masks from message boundaries (see `sftjob.data.rendering`).
 
-An assistant's turn reaches from the end of the generation prompt, which is rendered from the messages before it, to the
-token that ends the turn; what a template writes after that token (usually a line break) is not trained. Boundaries are
-found by rendering beginnings of the conversation, so each must be a beginning of the whole text: a template that
-rewrites earlier turns is refused.
-
-The whole text is tokenised once, and a token is trained when it lies within a trained turn. A token that straddles the
-beginning of a turn (a line break of the prompt merged with one of the answer) is neither. Such a text is tokenised in
-pieces, cut there, which is what inference does: first the prompt alone, then the answer. Where that would change the
+The whole text is tokenised once, and a token is trained when it begins within a trained turn. A token that straddles
+the beginning of a turn (a line break of the prompt merged with one of the answer) is neither. Such a text is tokenised
+in pieces, cut there, which is what inference does: first the prompt alone, then the answer. Where that would change the
 text (tokenizers that mark the beginning of every piece), the token stays whole, is not trained, and is counted.
 """
 
-import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import Final, Literal
+from itertools import pairwise
 
-from sftjob.data.messages import Message, Row
+from sftjob.data.encoded import IGNORED, Encoded, TrainedSpan
+from sftjob.data.lengths import fit_length
+from sftjob.data.messages import Message, Row, Tool
+from sftjob.data.plain import label_text, trim_text
 from sftjob.data.problems import Problems
-from sftjob.data.template import TemplateRefusal
+from sftjob.data.rendering import Rendered, render_row
 from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import ConfigurationError, DataError
+from sftjob.spec.data import TrainOn
 
-TrainOn = Literal["assistant", "all"]
-IGNORED: Final = -100
-"""Label of a token that is not trained (`ignore_index` of torch's cross entropy)."""
-BATCH_ROWS: Final = 512
-
-_USE_CHATML: Final = "set data.template: chatml"
+__all__ = ["IGNORED", "Encoded", "TrainedSpan", "encode_batch", "encode_messages"]
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One row as the model sees it."""
-
-    input_ids: list[int]
-    labels: list[int]
-    """As long as `input_ids`: the id where it is trained, `IGNORED` elsewhere. The first is always ignored: nothing
-    comes before it from which it could be predicted."""
-    truncated: bool = False
-    straddling: int = 0
-    """Tokens that are part prompt and part answer, and therefore not trained."""
-
-    @property
-    def trained_tokens(self) -> int:
-        return len(self.labels) - self.labels.count(IGNORED)
-
-
-def encode_rows(
-    tokenizer: ChatTokenizer, rows: Iterable[Row], *, train_on: TrainOn = "assistant", max_length: int | None = None
-) -> Iterator[tuple[Row, Encoded]]:
-    """Yields each row with its ids and labels, in order, batch by batch on all cores.
+def encode_batch(
+    tokenizer: ChatTokenizer, rows: Sequence[Row], *, train_on: TrainOn, problems: Problems
+) -> list[tuple[Row, Encoded]]:
+    """Ids and labels of some rows, whole and in order, tokenised on all cores.
 
     Args:
         tokenizer: Tokenizer and template.
-        rows: Conversations.
-        train_on: `assistant` trains the assistant's turns; `all` trains everything up to the last turn's end.
-        max_length: Tokens after which a row is cut off.
+        rows: Conversations and plain texts.
+        train_on: `assistant` trains the assistant's turns, `last_assistant` the last of them, `all` everything up to
+            the last turn's end. A message's own `train` flag overrules it. Plain texts are trained whole.
+        problems: Gets the rows that cannot be used: the template refuses them or leaves out some of them, or they
+            contain control tokens.
+
+    Returns:
+        Each row with what it became. Where the template rewrites earlier turns, a row becomes several, one for each
+        trained turn (`Row.part`).
 
     Raises:
-        ConfigurationError: the template rewrites earlier turns, or leaves a trained turn without an end token.
-        DataError: at the end, all rows that the template refuses or whose text contains control tokens.
+        ConfigurationError: the template writes a turn otherwise than it prompts for it, or without an end token.
     """
-    control = re.compile("|".join(map(re.escape, sorted(tokenizer.special_texts, key=len, reverse=True))) or r"(?!)")
-    problems = Problems()
-    for batch in _batches(rows):
-        rendered: list[_Rendered] = []
-        for row in batch:
-            try:
-                _check_control_tokens(row, control)
-                rendered.append(_render(tokenizer, row, train_on))
-            except DataError as error:
-                problems.add_row(error.problems)
-        encodings = tokenizer.encode_batch([item.text for item in rendered])
-        for item, encoding in zip(rendered, encodings, strict=True):
-            yield item.row, _encode(tokenizer, item, _Tokens(encoding.ids, encoding.offsets), max_length)
-    problems.raise_any()
+    rendered: list[Rendered] = []
+    for row in rows:
+        try:
+            rendered += _render(tokenizer, row, train_on)
+        except DataError as error:
+            problems.add_row(error.problems)
+    encodings = tokenizer.encode_batch([item.text for item in rendered])
+    return [
+        (item.row, _encode(tokenizer, item, _Tokens(encoding.ids, encoding.offsets)))
+        for item, encoding in zip(rendered, encodings, strict=True)
+    ]
 
 
 def encode_messages(
     tokenizer: ChatTokenizer,
     messages: Sequence[Message],
     *,
+    tools: Sequence[Tool] = (),
     train_on: TrainOn = "assistant",
     max_length: int | None = None,
 ) -> Encoded:
-    """As `encode_rows`, for one conversation that comes from no file."""
-    row = Row(tuple(messages), file="", line=0)
-    [(_, encoded)] = encode_rows(tokenizer, [row], train_on=train_on, max_length=max_length)
-    return encoded
+    """As `encode_batch`, for one conversation that comes from no file, cut off after `max_length` tokens.
+
+    Raises:
+        ConfigurationError: as `encode_batch`, and where the conversation becomes several rows.
+        DataError: the conversation cannot be used.
+    """
+    problems = Problems()
+    row = Row(tuple(messages), file="", line=0, tools=tuple(tools))
+    encoded = encode_batch(tokenizer, [row], train_on=train_on, problems=problems)
+    problems.raise_any()
+    if len(encoded) != 1:
+        raise ConfigurationError(
+            "the chat template rewrites earlier turns, so the conversation is several rows",
+            field="data.template",
+            hint="set data.template: chatml",
+        )
+    [(_, whole)] = encoded
+    return whole if max_length is None else fit_length(whole, max_length, "truncate")[0]
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """Characters [start, end) of a rendered text in which tokens are trained, up to the last control token in it."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    row: Row
-    text: str
-    turns: tuple[_Turn, ...]
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH_ROWS)):
-        yield batch
-
-
-def _check_control_tokens(row: Row, control: re.Pattern[str]) -> None:
-    """A control token that is typed in a text would become the real one: the row could end its own turn."""
-    for position, message in enumerate(row.messages):
-        if match := control.search(message.content):
-            raise DataError(
-                f"contains the tokenizer's control token {match.group()}",
-                file=row.file,
-                line=row.line,
-                field=row.field(f"messages.{position}.content"),
-                hint="remove it or spell it otherwise",
-            )
-
-
-def _render(tokenizer: ChatTokenizer, row: Row, train_on: TrainOn) -> _Rendered:
-    messages = row.messages
-    try:
-        text = tokenizer.render(messages)
-        if train_on == "all":
-            return _Rendered(row, text, (_Turn(0, len(text)),))
-        turns = []
-        for position, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            prompt = tokenizer.render(messages[:position], add_generation_prompt=True)
-            answered = text if position == len(messages) - 1 else tokenizer.render(messages[: position + 1])
-            _require_prefix(prompt, text, row, f"the prompt before message {position}")
-            _require_prefix(answered, text, row, f"the text up to message {position}")
-            turns.append(_Turn(len(prompt), len(answered)))
-    except TemplateRefusal as error:
-        raise DataError(
-            f"the chat template refuses the conversation: {error}",
-            file=row.file,
-            line=row.line,
-            field=row.field("messages"),
-            hint=f"change the row, or {_USE_CHATML}",
-        ) from error
-    return _Rendered(row, text, tuple(turns))
-
-
-def _require_prefix(part: str, text: str, row: Row, what: str) -> None:
-    if text.startswith(part):
-        return
-    raise ConfigurationError(
-        f"the chat template rewrites earlier turns: {what} is no beginning of the whole text",
-        file=row.file,
-        line=row.line,
-        field="data.template",
-        hint=_USE_CHATML,
-    )
+def _render(tokenizer: ChatTokenizer, row: Row, train_on: TrainOn) -> list[Rendered]:
+    if row.text is None:
+        return render_row(tokenizer, row, train_on)
+    return [Rendered(row, trim_text(tokenizer, row.text))]
 
 
 @dataclass(frozen=True)
@@ -185,21 +111,18 @@ def _start(offsets: tuple[int, int]) -> int:
     return offsets[0]
 
 
-def _encode(tokenizer: ChatTokenizer, rendered: _Rendered, tokens: _Tokens, max_length: int | None) -> Encoded:
-    cuts = [turn.start for turn in rendered.turns if tokens.straddle(turn.start)]
-    if cuts:
+def _encode(tokenizer: ChatTokenizer, rendered: Rendered, tokens: _Tokens) -> Encoded:
+    if rendered.row.text is not None:
+        return label_text(tokenizer, tokens.ids)
+    if cuts := [cut for cut in rendered.cuts if tokens.straddle(cut)]:
         tokens = _in_pieces(tokenizer, rendered.text, cuts, tokens)
+    spans = tuple(_spans(tokenizer, rendered, tokens))
     labels = [IGNORED] * len(tokens.ids)
-    for turn in rendered.turns:
-        first, stop = tokens.first_at(turn.start), _stop_index(tokenizer, rendered, turn, tokens)
-        labels[first : stop + 1] = tokens.ids[first : stop + 1]
-    labels[:1] = [IGNORED]
-    return Encoded(
-        input_ids=tokens.ids[:max_length],
-        labels=labels[:max_length],
-        truncated=max_length is not None and len(labels) > max_length,
-        straddling=sum(tokens.straddle(turn.start) for turn in rendered.turns),
-    )
+    for span in spans:
+        labels[span.start : span.end] = tokens.ids[span.start : span.end]
+    beginnings = {span.start for span in rendered.spans}
+    straddling = sum(tokens.straddle(cut) for cut in rendered.cuts if cut in beginnings)
+    return Encoded(input_ids=tokens.ids, labels=labels, straddling=straddling, spans=spans)
 
 
 def _in_pieces(tokenizer: ChatTokenizer, text: str, cuts: Sequence[int], whole: _Tokens) -> _Tokens:
@@ -212,17 +135,16 @@ def _in_pieces(tokenizer: ChatTokenizer, text: str, cuts: Sequence[int], whole: 
     return _Tokens(ids, [(start + at, end + at) for encoding, at in pieces for start, end in encoding.offsets])
 
 
-def _stop_index(tokenizer: ChatTokenizer, rendered: _Rendered, turn: _Turn, tokens: _Tokens) -> int:
-    """Index of the token that ends a turn: its last control token, with nothing but blanks after it."""
-    for index in range(tokens.first_at(turn.end) - 1, tokens.first_at(turn.start) - 1, -1):
-        if tokens.ids[index] in tokenizer.special_ids:
-            if rendered.text[tokens.offsets[index][1] : turn.end].strip():
-                break
-            return index
-    raise ConfigurationError(
-        "the chat template leaves a trained turn without an end token, so the model would never learn to stop",
-        file=rendered.row.file,
-        line=rendered.row.line,
-        field="data.template",
-        hint=_USE_CHATML,
-    )
+def _spans(tokenizer: ChatTokenizer, rendered: Rendered, tokens: _Tokens) -> Iterator[TrainedSpan]:
+    for span in rendered.spans:
+        first, end = max(tokens.first_at(span.start), 1), tokens.first_at(span.end)
+        if span.stop and tokens.ids[end - 1] not in tokenizer.special_ids:
+            raise ConfigurationError(
+                "the tokenizer does not keep the token that ends a turn whole",
+                file=rendered.row.file,
+                line=rendered.row.line,
+                field="data.template",
+                hint="use the tokenizer that the model was trained with",
+            )
+        if first < end:
+            yield TrainedSpan(first, end, span.role, span.stop)

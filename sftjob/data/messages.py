@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: Final[tuple[str, ...]] = get_args(Role)
 Tool = Mapping[str, Any]
-"""One function that the assistant may call, in the JSON schema form of transformers: `{type: function, function: {…}}`."""
+"""A function that the assistant may call, in the form of transformers: `{type: function, function: {…}}`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Row:
     """A plain text, which no template touches; `messages` is empty then."""
     left_out: int = 0
     """Messages of the source row that are not in this one: alternatives in a tree."""
+    copy: int = 0
+    """Which repetition of the row in a mix."""
     part: int | None = None
     """Which of several rows that one row of the file became; None where it became one."""
 
@@ -81,7 +83,7 @@ def row_field(index: int | None, name: str) -> str:
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The shape that chat templates and JSON files take: `role`, `content` and, where there are any, the other fields."""
+    """The shape that chat templates and JSON files take: `role`, `content` and those other fields that are set."""
     return [_as_dict(message) for message in messages]
 
 

@@ -3,43 +3,38 @@
 Reads job.json and prepare.json in the work folder and puts in place, all at once:
 
 <out>/
-  train.arrow       Arrow IPC stream: `input_ids`, `labels`; `datasets.Dataset.from_file` reads it
-  eval.arrow        the same for rows held out; absent without them
-  eval_rows.jsonl   `{"id", "messages"}` of each row of eval.arrow, in its order
+  train.arrow       Arrow IPC stream: `input_ids`, `labels`, for packed rows `seq_lengths`; `datasets.Dataset.from_file`
+                    reads it
+  eval.arrow        the same for rows held out, never packed; absent without them
+  eval_rows.jsonl   `{"id", "messages"}` of each row of eval.arrow, in its order; `tools`, `text` where there are any
   tokenizer/        what `ChatTokenizer.save` writes
+  audit.json        `Audit`: what is in the data
   prepared.json     `PreparedData`: counts, and hashes of all files above
 """
 
 import argparse
 import errno
 import hashlib
-import json
 import shutil
 import sys
 import time
-from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from sftjob.contract import keys
-from sftjob.data.formats import iter_messages
-from sftjob.data.inputs import InputFile, PrepareInput
-from sftjob.data.masks import Encoded, encode_rows
-from sftjob.data.messages import Row, as_dicts
+from sftjob.data.arrow import ArrowRows, TokenSpool
+from sftjob.data.audit import SplitTally, findings, make_audit
+from sftjob.data.encode import Block, encode_options, encode_split, require_embeddings, template_of
+from sftjob.data.inputs import PrepareInput
+from sftjob.data.packing import best_fit_decreasing
+from sftjob.data.problems import Problems
 from sftjob.data.tokenizer import ChatTokenizer
-from sftjob.errors import ConfigurationError, DataError, DiskFull, InputMissing, SftjobError
-from sftjob.records import FileEntry, PreparedData, SplitCounts, read_record
+from sftjob.errors import DataError, DiskFull, InputMissing, SftjobError
+from sftjob.records import Audit, FileEntry, PreparedData, read_record
 from sftjob.resolve import ResolvedJob, read_resolved
 
-__all__ = ["InputFile", "PrepareInput", "main", "prepare"]
-
-BATCH_ROWS: Final = 1000
-"""Rows of one Arrow record batch; bounds the memory that writing takes."""
 PROGRESS_SECONDS: Final = 5.0
 
 
@@ -69,7 +64,7 @@ def prepare(job: ResolvedJob, inputs: PrepareInput) -> PreparedData:
 
     Raises:
         ConfigurationError: the tokenizer, its template and the model do not fit one another.
-        DataError: rows are wrong, or none keeps a trained token.
+        DataError: rows are wrong, nothing or everything would be trained, or held-out rows are trained on.
         InputMissing: a file is not there.
     """
     temporary = inputs.out.with_name(f"{inputs.out.name}.part")
@@ -87,11 +82,20 @@ def prepare(job: ResolvedJob, inputs: PrepareInput) -> PreparedData:
 
 
 def _prepare(job: ResolvedJob, inputs: PrepareInput, folder: Path) -> PreparedData:
-    tokenizer = ChatTokenizer.from_folder(inputs.model, template=job.data.template)
-    _require_embeddings(tokenizer, job.facts.vocab_size)
-    splits = {"train": _write_split(tokenizer, job, "train", inputs.train, folder)}
+    data = job.data
+    tokenizer = ChatTokenizer.from_folder(inputs.model, template=template_of(data))
+    require_embeddings(tokenizer, inputs.model, job.facts.vocab_size)
+    writing = _Writing(job, inputs, folder, Problems(allowed=data.max_skipped_rows))
+    tallies = {"train": writing.write_train()}
     if inputs.eval:
-        splits["eval"] = _write_split(tokenizer, job, "eval", inputs.eval, folder)
+        tallies["eval"] = writing.write_eval()
+    writing.problems.raise_any()
+    audit = make_audit(tallies, packs=writing.packs)
+    names = {split: files[0].name for split, files in (("train", inputs.train), ("eval", inputs.eval)) if files}
+    if wrong := list(findings(tallies, audit, files=names, data=data, max_length=job.training.max_length)):
+        raise DataError(wrong)
+    _tell(audit, writing.problems)
+    (folder / "audit.json").write_bytes(audit.to_json())
     tokenizer.save(folder / "tokenizer")
     return PreparedData(
         digest=inputs.digest,
@@ -99,111 +103,67 @@ def _prepare(job: ResolvedJob, inputs: PrepareInput, folder: Path) -> PreparedDa
         template_sha256=tokenizer.template.sha256,
         vocab_size=tokenizer.vocab_size,
         added_token_ids=tokenizer.added_token_ids,
-        splits=splits,
+        splits={name: split.counts for name, split in audit.splits.items()},
         files=tuple(_entries(folder, inputs)),
     )
 
 
-def _require_embeddings(tokenizer: ChatTokenizer, rows: int) -> None:
-    if tokenizer.base_vocab_size > rows:
-        raise ConfigurationError(
-            f"the tokenizer needs {tokenizer.base_vocab_size:,} embeddings, the model has {rows:,} (vocab_size)",
-            field="model",
-            hint="use the tokenizer that the model was trained with",
+class _Writing:
+    """Writes the splits of a job into a folder."""
+
+    def __init__(self, job: ResolvedJob, inputs: PrepareInput, folder: Path, problems: Problems) -> None:
+        self.problems = problems
+        self.packs: int | None = None
+        self._job = job
+        self._inputs = inputs
+        self._folder = folder
+
+    def write_train(self) -> SplitTally:
+        training, path = self._job.training, self._folder / "train.arrow"
+        if not training.packing:
+            with ArrowRows(path) as arrow:
+                return self._encode("train", arrow.write_block)
+        with TokenSpool(self._folder) as spool, ArrowRows(path, packed=True) as arrow:
+            tally = self._encode("train", spool.write_block)
+            spool.close_writing()
+            packs = best_fit_decreasing(spool.lengths, training.max_length)
+            self.packs = len(packs)
+            spool.write_packs(packs, arrow)
+        return tally
+
+    def write_eval(self) -> SplitTally:
+        with ArrowRows(self._folder / "eval.arrow") as arrow, (self._folder / "eval_rows.jsonl").open("w") as texts:
+
+            def write(block: Block) -> None:
+                arrow.write_block(block)
+                texts.writelines(f"{line}\n" for line in block.texts)
+
+            return self._encode("eval", write)
+
+    def _encode(self, split: str, write: Callable[[Block], None]) -> SplitTally:
+        held_out = split == "eval"
+        data, files = self._job.data, self._inputs.eval if held_out else self._inputs.train
+        tally, progress = SplitTally(), _Progress(split)
+        options = encode_options(
+            data, model=self._inputs.model, max_length=self._job.training.max_length, held_out=held_out
         )
+        for block in encode_split(files, options, mixing=data.mixing, problems=self.problems, tally=tally):
+            write(block)
+            progress.tell(tally.counts["rows"])
+        return tally
 
 
-def _write_split(
-    tokenizer: ChatTokenizer, job: ResolvedJob, split: str, files: Sequence[InputFile], folder: Path
-) -> SplitCounts:
-    counts: Counter[str] = Counter()
-    progress = _Progress(split)
-    max_length = job.training.max_length
-    rows = encode_rows(tokenizer, _rows(files), train_on=job.data.train_on, max_length=max_length)
-    with ExitStack() as stack:
-        arrow = stack.enter_context(_ArrowFile(folder / f"{split}.arrow"))
-        texts = stack.enter_context((folder / "eval_rows.jsonl").open("w")) if split == "eval" else None
-        for row, encoded in rows:
-            progress.tick()
-            _count(counts, encoded)
-            if not encoded.trained_tokens:
-                continue
-            arrow.write(encoded)
-            if texts:
-                texts.write(json.dumps({"id": row.id, "messages": as_dicts(row.messages)}) + "\n")
-    if counts["straddling"]:
-        print(f"{split}: {counts['straddling']:,} answers begin inside a token, which is not trained", flush=True)
-    if not counts["kept"]:
-        raise DataError(
-            f"no row of `{split}` keeps a trained token within {max_length} tokens",
-            file=files[0].name,
-            field="training.max_length",
-            hint="raise training.max_length",
-        )
-    return SplitCounts.model_validate(counts)
-
-
-def _rows(files: Sequence[InputFile]) -> Iterator[Row]:
-    names = Counter(file.name for file in files)
-    for number, file in enumerate(files):
-        # Row ids are made of the name; two files of one name must not share ids.
-        name = file.name if names[file.name] == 1 else f"{file.name}#{number}"
-        yield from iter_messages(file.path, format=file.format, columns=file.columns, name=name)
-
-
-def _count(counts: Counter[str], encoded: Encoded) -> None:
-    kept = bool(encoded.trained_tokens)
-    counts["rows"] += 1
-    counts["truncated"] += encoded.truncated
-    counts["straddling"] += encoded.straddling
-    counts["kept"] += kept
-    counts["without_trained_token"] += not kept
-    if kept:
-        counts["tokens"] += len(encoded.input_ids)
-        counts["trained_tokens"] += encoded.trained_tokens
-        counts["longest"] = max(counts["longest"], len(encoded.input_ids))
-
-
-class _ArrowFile:
-    """Writes `input_ids` and `labels` as an Arrow IPC stream, `BATCH_ROWS` rows at a time."""
-
-    _SCHEMA: Final = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._writer = pa.ipc.new_stream(self._file, self._SCHEMA)
-        self._batch: list[Encoded] = []
-
-    def write(self, encoded: Encoded) -> None:
-        self._batch.append(encoded)
-        if len(self._batch) == BATCH_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = [[row.input_ids for row in self._batch], [row.labels for row in self._batch]]
-        self._writer.write_batch(pa.record_batch([_int32_lists(column) for column in columns], schema=self._SCHEMA))
-        self._batch = []
-
-    def __enter__(self) -> "_ArrowFile":
-        return self
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        try:
-            if failed is None:
-                self._flush()
-                self._writer.close()
-        finally:
-            self._file.close()
-
-
-def _int32_lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
-    """Made of buffers: `pa.array` would import pandas, which takes longer than tokenising a small data set."""
-    values, ends = array("i"), array("i", [0])
-    for row in rows:
-        values.extend(row)
-        ends.append(len(values))
-    flat = pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
-    return pa.Array.from_buffers(pa.list_(pa.int32()), len(rows), [None, pa.py_buffer(ends)], children=[flat])
+def _tell(audit: Audit, problems: Problems) -> None:
+    """What a person should read before the training, in a few lines."""
+    for problem in problems.shown:
+        print(f"skipped: {problem}", flush=True)
+    for name, split in audit.splits.items():
+        if split.counts.straddling:
+            print(f"{name}: {split.counts.straddling:,} answers begin inside a token, which is not trained", flush=True)
+        if split.duplicates:
+            print(f"{name}: {split.duplicates:,} of {split.counts.rows:,} rows repeat an earlier one", flush=True)
+    if audit.overlap:
+        print(f"eval: {audit.overlap:,} rows ask what training rows ask, too", flush=True)
 
 
 class _Progress:
@@ -211,14 +171,12 @@ class _Progress:
 
     def __init__(self, split: str) -> None:
         self._split = split
-        self._rows = 0
         self._printed = time.monotonic()
 
-    def tick(self) -> None:
-        self._rows += 1
+    def tell(self, rows: int) -> None:
         if time.monotonic() - self._printed >= PROGRESS_SECONDS:
             self._printed = time.monotonic()
-            print(f"{self._split}: {self._rows:,} rows tokenised", flush=True)
+            print(f"{self._split}: {rows:,} rows tokenised", flush=True)
 
 
 def _entries(folder: Path, inputs: PrepareInput) -> Iterator[FileEntry]:

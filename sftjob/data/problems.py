@@ -32,15 +32,25 @@ class Problems:
         self._fatal = True
         self._add(problem)
 
+    def merge(self, other: "Problems") -> None:
+        """Adds what was found in later rows."""
+        self.rows += other.rows
+        self._count += other._count
+        self._fatal |= other._fatal
+        self.shown += other.shown[: SHOWN - len(self.shown)]
+
     def raise_any(self) -> None:
         """Raises `DataError` with all of them, unless they are no more rows than allowed."""
         if not self._fatal and self.rows <= self._allowed:
             return
-        if self._count == len(self.shown):
-            raise DataError(self.shown)
-        more = self._count - len(self.shown)
-        rest = Problem(file=self.shown[0].file, reason=f"and {more:,} more {'problem' if more == 1 else 'problems'}")
-        raise DataError([*self.shown, rest])
+        # Templates refuse a row long after its file was read.
+        files = list(dict.fromkeys(problem.file for problem in self.shown))
+        shown = sorted(self.shown, key=lambda problem: (files.index(problem.file), problem.line))
+        if self._count == len(shown):
+            raise DataError(shown)
+        more = self._count - len(shown)
+        rest = Problem(file=shown[0].file, reason=f"and {more:,} more {'problem' if more == 1 else 'problems'}")
+        raise DataError([*shown, rest])
 
     def _add(self, problem: Problem) -> None:
         self._count += 1

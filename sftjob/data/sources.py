@@ -1,55 +1,39 @@
-"""Local files → JSON objects with the physical line on which each one starts.
+"""Data files → rows with the place where each one starts: JSON Lines, JSON, CSV, TSV, Parquet and Arrow.
 
-JSON Lines is read line by line, so a file may be larger than memory; a JSON array has to be read whole. Which of the
-two a file is follows from its first character, not from its name. A byte order mark is refused: other readers of the
-same file would trip over it. No message quotes a row.
+What a file is follows from its bytes, not from its name; only CSV and TSV are told by .csv and .tsv. Any of them may be
+compressed by gzip or zstd. A byte order mark is refused: other readers of the same file would trip over it. Memory is
+bounded for everything but JSON arrays, which have a limit. No message quotes a row.
 """
 
-import json
-import os
-import re
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from sftjob.data.messages import row_field
+from sftjob.data.compression import open_plain
+from sftjob.data.csv_rows import scan_csv
+from sftjob.data.file_kinds import BLANK, HEAD_BYTES, Kind, kind_of
+from sftjob.data.json_rows import MAX_ARRAY_BYTES, scan_array, scan_lines
 from sftjob.data.problems import Problems
+from sftjob.data.raw_rows import MAX_ROW_BYTES, BrokenFile, JsonObject, RawRow, broken, json_type
 from sftjob.errors import InputMissing, Problem
 
-JsonObject = dict[str, object]
-MAX_ROW_BYTES: Final = 8 * 2**20
-"""A longer row is a broken file (a missing line break), not text to train on."""
-MAX_ARRAY_BYTES: Final = 512 * 2**20
+__all__ = ["MAX_ARRAY_BYTES", "MAX_ROW_BYTES", "JsonObject", "RawRow", "json_type", "read_rows", "scan_rows"]
 
-_BLANK: Final = b" \t\r\n"
-_BLANKS: Final = re.compile(r"[ \t\r\n]*")
-_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_ONE_A_LINE: Final = "write one JSON object a line, or one JSON array of objects"
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """A row before anyone has looked at its fields, or what is wrong with it."""
-
-    line: int
-    """1-based physical line on which it starts."""
-    index: int | None
-    """0-based place in a JSON array; None for JSON Lines."""
-    value: JsonObject | Problem
-    fatal: bool = False
-    """The rest of the file is lost with it, so that nobody can say how many rows are."""
+MAX_UNPACKED_BYTES: Final = 16 * 2**30
+"""Of a compressed Parquet or Arrow file, which has to be unpacked on disk: it is read from its end."""
+_COPY_BYTES: Final = 2**20
 
 
 def read_rows(path: Path, *, name: str) -> Iterator[tuple[int, JsonObject]]:
-    """Yields the physical line and the object of each row; blank lines are skipped.
+    """Yields the line and the object of each row.
 
     Args:
         path: The file.
-        name: What a person calls the file, for messages.
+        name: What a person calls the file, for messages; .csv or .tsv at its end (or the path's) tells CSV.
 
     Raises:
-        DataError: at the end, all broken rows of the file: not JSON, not an object, not UTF-8, NUL, too long, no rows.
+        DataError: at the end, all broken rows of the file, or what makes the rest of it unreadable; no rows.
         InputMissing: the file is not there or cannot be read.
     """
     problems = Problems()
@@ -70,191 +54,61 @@ def scan_rows(path: Path, *, name: str) -> Iterator[RawRow]:
         InputMissing: the file is not there or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            yield from _scan(file, name)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputMissing("is not a regular file", file=name, hint="write its rows to a file first")
+        yield from _scan(path, name)
+    except BrokenFile as error:
+        yield broken(name, error.line, error.reason, error.field, hint=error.hint)
     except FileNotFoundError as error:
         raise InputMissing("no such file", file=name, hint="check the path") from error
     except IsADirectoryError as error:
-        raise InputMissing("is a folder", file=name, hint="name a JSON Lines file in it") from error
+        raise InputMissing("is a folder", file=name, hint="name a data file in it") from error
     except PermissionError as error:
         raise InputMissing("may not be read", file=name, hint="check the file's permissions") from error
 
 
-def _scan(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    if file.read(3).startswith(_BYTE_ORDER_MARKS):
-        yield _broken(name, 1, "starts with a byte order mark", hint="save the file as UTF-8 without one")
-        return
-    file.seek(0)
-    first = _first_character(file)
-    file.seek(0)
-    if not first:
-        yield _broken(name, 0, "no rows", hint=_ONE_A_LINE)
-        return
-    yield from _scan_array(file, name) if first == b"[" else _scan_lines(file, name)
+def _scan(path: Path, name: str) -> Iterator[RawRow]:
+    with open_plain(path) as file:
+        head = _head(file)
+    kind = kind_of(head, name=name, suffix="".join(path.suffixes[-2:]))
+    with open_plain(path) as file:
+        match kind:
+            case "array":
+                yield from scan_array(file, name)
+            case "lines":
+                yield from scan_lines(file, name, head=head)
+            case "csv" | "tsv":
+                yield from scan_csv(file, name, separator="," if kind == "csv" else "\t")
+            case _:
+                yield from _scan_table(file, name, kind)
 
 
-def _first_character(file: BinaryIO) -> bytes:
-    while chunk := file.read(2**16):
-        if text := chunk.lstrip(_BLANK):
-            return text[:1]
+def _head(file: BinaryIO) -> bytes:
+    """The beginning of a file, or of what follows a lot of blanks."""
+    while head := file.read(HEAD_BYTES):
+        if head.strip(BLANK):
+            return head
     return b""
 
 
-def _scan_lines(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    number = 0
-    while line := file.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(line) > MAX_ROW_BYTES:
-            _skip_to_line_end(file, line)
-            reason = f"longer than {MAX_ROW_BYTES // 2**20} MiB"
-            yield RawRow(
-                number, None, Problem(file=name, line=number, reason=reason, hint="look for a lost line break")
-            )
-        elif line.strip(_BLANK):
-            yield RawRow(number, None, _parse_line(line, name, number))
+def _scan_table(file: BinaryIO, name: str, kind: Kind) -> Iterator[RawRow]:
+    from sftjob.data import table_rows  # noqa: PLC0415 - pyarrow is imported only by those who need it
 
-
-def _skip_to_line_end(file: BinaryIO, line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = file.readline(MAX_ROW_BYTES)
-
-
-def _parse_line(line: bytes, name: str, number: int) -> JsonObject | Problem:
-    try:
-        text = _decode(line)
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        return Problem(file=name, line=number, reason=f"not JSON: {error.msg} (column {error.colno})", hint=_ONE_A_LINE)
-    except (_Refused, RecursionError) as error:
-        return Problem(file=name, line=number, reason=_reason(error))
-    return _object(value, name, number, None)
-
-
-def _scan_array(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    if os.fstat(file.fileno()).st_size > MAX_ARRAY_BYTES:
-        yield _broken(
-            name, 0, f"a JSON array of more than {MAX_ARRAY_BYTES // 2**20} MiB", hint="write one JSON object a line"
-        )
+    if kind == "arrow_stream":
+        yield from table_rows.scan_arrow_stream(file, name)
         return
-    data = file.read()
-    try:
-        text = _decode(data)
-    except _Refused as error:
-        yield _broken(name, data.count(b"\n", 0, error.position) + 1, str(error))
+    scan = table_rows.scan_parquet if kind == "parquet" else table_rows.scan_arrow_file
+    if file.seekable():
+        yield from scan(file, name)
         return
-    yield from _scan_elements(text, name)
+    with tempfile.TemporaryFile(prefix="sftjob-") as unpacked:
+        _unpack(file, unpacked)
+        yield from scan(unpacked, name)
 
 
-def _scan_elements(text: str, name: str) -> Iterator[RawRow]:
-    """Walks over the elements of an array; the first mistake in its syntax ends the walk, for want of a way back in."""
-    position = _skip_blanks(text, text.index("[") + 1)
-    if text.startswith("]", position):
-        yield _broken(name, 0, "no rows", hint="the JSON array is empty")
-        return
-    line, counted, index, closed = 1, 0, 0, False
-    while not closed:
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            value, end = _DECODER.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            reason = f"not JSON: {error.msg} (column {error.colno})"
-            yield _broken(name, error.lineno, reason, row_field(index, ""))
-            return
-        except (_Refused, RecursionError) as error:
-            yield _broken(name, line, _reason(error), row_field(index, ""))
-            return
-        yield RawRow(line, index, _element(value, end - position, name, line, index))
-        position, index = _skip_blanks(text, end), index + 1
-        closed = text.startswith("]", position)
-        if not closed and not text.startswith(",", position):
-            yield _broken(name, text.count("\n", 0, position) + 1, "not JSON: neither `,` nor `]` after a row")
-            return
-        position = _skip_blanks(text, position + 1)
-    if position < len(text):
-        yield _broken(name, text.count("\n", 0, position) + 1, "not JSON: text after the array")
-
-
-def _element(value: object, length: int, name: str, line: int, index: int) -> JsonObject | Problem:
-    if length > MAX_ROW_BYTES:
-        reason = f"longer than {MAX_ROW_BYTES // 2**20} MiB"
-        return Problem(file=name, line=line, field=row_field(index, ""), reason=reason)
-    return _object(value, name, line, index)
-
-
-def _object(value: object, name: str, line: int, index: int | None) -> JsonObject | Problem:
-    if isinstance(value, dict):
-        return value
-    reason = f"a row must be a JSON object, not {json_type(value)}"
-    return Problem(file=name, line=line, field=row_field(index, ""), reason=reason, hint=_ONE_A_LINE)
-
-
-def json_type(value: object) -> str:
-    """What JSON calls the type of a value, with its article, for messages that must not show the value."""
-    for types, word in _JSON_TYPES:
-        if isinstance(value, types):
-            return word
-    return "null"
-
-
-_JSON_TYPES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
-    (str, "a string"),
-    (bool, "a boolean"),
-    ((int, float), "a number"),
-    (list, "a list"),
-    (dict, "an object"),
-)
-
-
-class _Refused(ValueError):
-    """What Python's JSON reader lets through and we do not. `position` is a byte offset."""
-
-    def __init__(self, reason: str, position: int = 0) -> None:
-        super().__init__(reason)
-        self.position = position
-
-
-def _decode(data: bytes) -> str:
-    if (position := data.find(b"\x00")) >= 0:
-        raise _Refused("contains a NUL byte", position)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise _Refused(f"not UTF-8: {error.reason} (byte {_column(data, error.start)})", error.start) from error
-
-
-def _column(data: bytes, position: int) -> int:
-    return position - data.rfind(b"\n", 0, position)
-
-
-def _reason(error: _Refused | RecursionError) -> str:
-    return str(error) if isinstance(error, _Refused) else "nested too deeply"
-
-
-def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
-    """Python keeps the last of two equal keys in silence; text would be lost."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise _Refused("the same key twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> object:
-    raise _Refused(f"not JSON: {name}")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 400:
-        raise _Refused("a number of more than 400 digits")
-    return int(digits)
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer)
-
-
-def _skip_blanks(text: str, position: int) -> int:
-    match = _BLANKS.match(text, position)
-    return match.end() if match else position
-
-
-def _broken(name: str, line: int, reason: str, field: str = "", *, hint: str = "") -> RawRow:
-    return RawRow(line, None, Problem(file=name, line=line, field=field, reason=reason, hint=hint), fatal=True)
+def _unpack(file: BinaryIO, into: BinaryIO) -> None:
+    while chunk := file.read(_COPY_BYTES):
+        if into.tell() + len(chunk) > MAX_UNPACKED_BYTES:
+            reason = f"more than {MAX_UNPACKED_BYTES // 2**30} GiB when decompressed"
+            raise BrokenFile(reason, hint="decompress it, or write Parquet with a compression of its own")
+        into.write(chunk)

@@ -6,7 +6,8 @@ controls, `raise_exception`, `strftime_now`, its `tojson`, and a `generation` ta
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Never
 
@@ -16,20 +17,48 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sftjob.data.messages import Message, as_dicts
+from sftjob.data.messages import Message, Tool, as_dicts
 from sftjob.errors import ConfigurationError
 
 IM_START: Final = "<|im_start|>"
 IM_END: Final = "<|im_end|>"
 CHATML: Final = (
-    "{%- for message in messages -%}\n"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}\n"
+    "{%- set begun = tools and messages and messages[0]['role'] == 'system' -%}\n"
+    "{%- if tools -%}\n"
+    "{{- '<|im_start|>system\\n' + (messages[0]['content'] + '\\n\\n' if begun else '') -}}\n"
+    "{{- 'You may call these functions:\\n<tools>\\n' -}}\n"
+    "{%- for tool in tools -%}{{- (tool | tojson) + '\\n' -}}{%- endfor -%}\n"
+    "{{- '</tools>\\nFor each call, write its name and its arguments as JSON:\\n<tool_call>\\n' -}}\n"
+    '{{- \'{"name": "...", "arguments": {...}}\\n</tool_call><|im_end|>\\n\' -}}\n'
+    "{%- endif -%}\n"
+    "{%- for message in (messages[1:] if begun else messages) -%}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}\n"
+    "{%- if message['reasoning_content'] -%}\n"
+    "{{- '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' -}}\n"
+    "{%- endif -%}\n"
+    "{%- if message['role'] == 'tool' -%}\n"
+    "{{- '<tool_response>\\n' + message['content'] + '\\n</tool_response>' -}}\n"
+    "{%- else -%}\n"
+    "{{- message['content'] or '' -}}\n"
+    "{%- endif -%}\n"
+    "{%- if message['tool_calls'] -%}\n"
+    "{%- for call in message['tool_calls'] -%}\n"
+    "{{- '\\n' if message['content'] or not loop.first else '' -}}\n"
+    "{{- '<tool_call>\\n{\"name\": ' + (call['function']['name'] | tojson) -}}\n"
+    "{{- ', \"arguments\": ' + (call['function']['arguments'] | tojson) + '}\\n</tool_call>' -}}\n"
+    "{%- endfor -%}\n"
+    "{%- endif -%}\n"
+    "{{- '<|im_end|>\\n' -}}\n"
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}\n"
     "{{- '<|im_start|>assistant\\n' -}}\n"
     "{%- endif -%}\n"
 )
-"""ChatML (https://github.com/openai/openai-python/blob/v0.28.1/chatml.md): no system message unless a row has one."""
+"""ChatML (https://github.com/openai/openai-python/blob/v0.28.1/chatml.md): no system message unless a row has one.
+
+Tools and thoughts are written as Hermes models do (https://github.com/NousResearch/Hermes-Function-Calling): the
+functions in the system turn, one line of JSON each; calls in `<tool_call>`; results in turns of the role `tool`.
+"""
 CHATML_WITH_BOS: Final = "{{- bos_token -}}\n" + CHATML
 """For models whose tokenizer begins every text with a token of its own, as their pre-training did."""
 
@@ -74,22 +103,31 @@ class ChatTemplate:
                 hint="repair the model's chat template, or set data.template: chatml",
             ) from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), add_generation_prompt: bool = False
+    ) -> str:
         """The text of a conversation.
+
+        Args:
+            messages: Its turns; their `train` flags are not for templates.
+            tools: Functions that the assistant may call.
+            add_generation_prompt: End where the assistant's answer begins.
 
         Raises:
             TemplateRefusal: the template raised an error.
         """
         try:
             return self._template.render(
-                messages=as_dicts(messages),
-                tools=None,
+                messages=as_dicts(
+                    [message if message.train is None else replace(message, train=None) for message in messages]
+                ),
+                tools=[dict(tool) for tool in tools] or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._variables,
             )
         except _TEMPLATE_ERRORS as error:
-            raise TemplateRefusal(_without_row_text(_one_line(error), messages)) from error
+            raise TemplateRefusal(_without_row_text(_one_line(error), [*as_dicts(messages), *tools])) from error
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -132,7 +170,20 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _without_row_text(text: str, messages: Sequence[Message]) -> str:
+def _without_row_text(text: str, row: object) -> str:
     """Templates may quote the message that they refuse; a row's text must not reach a log."""
-    quoted = any(len(message.content) > 3 and message.content[:30] in text for message in messages)
+    quoted = any(len(written) > 3 and written[:30] in text for written in _strings(row))
     return "an error whose text quotes the row" if quoted else text
+
+
+def _strings(value: object) -> Iterator[str]:
+    """All texts in a JSON value but names of roles and types, which are nobody's secret."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in ("role", "type"):
+                yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)

@@ -5,16 +5,18 @@ nothing more. What `save` writes gives `AutoTokenizer` the same ids and the same
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from sftjob.data.digest import OWN_FILE
-from sftjob.data.messages import Message
+from sftjob.data.messages import Message, Tool
 from sftjob.data.template import CHATML, CHATML_WITH_BOS, IM_END, IM_START, ChatTemplate, TemplateRefusal
 from sftjob.errors import ConfigurationError, InputMissing
+from sftjob.spec.data import TemplateText
 
 _TOKEN_NAMES: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _KEPT_SETTINGS: Final = ("model_max_length", "padding_side", "clean_up_tokenization_spaces")
@@ -40,6 +42,8 @@ class ChatTokenizer:
     special_ids: frozenset[int]
     """Ids of all control tokens."""
     special_texts: tuple[str, ...]
+    control_tokens: re.Pattern[str]
+    """Finds a control token in a text."""
     stop_token_ids: tuple[int, ...]
     """Where generation has to stop: the token that ends an assistant's turn and, if another, `eos_token`."""
     adds_bos: bool
@@ -67,20 +71,26 @@ class ChatTokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(id for id, token in added.items() if token.special)
         self.special_texts = tuple(token.content for token in added.values() if token.special)
+        by_length = sorted(self.special_texts, key=len, reverse=True)
+        self.control_tokens = re.compile("|".join(map(re.escape, by_length)) or r"(?!)")
+        self._special_lengths = tuple(dict.fromkeys(map(len, by_length)))
+        self._controls = {token.content: id for id, token in added.items() if token.special}
         self._settings = dict(settings)
         self._post_processor = tokenizer.post_processor
         # Without post-processing, texts get no tokens of their own and offsets are those of the text, not trimmed.
         tokenizer.post_processor = None
         self._tokenizer = tokenizer
+        self.stop_token_ids = ()
         self.stop_token_ids = tuple(dict.fromkeys((self._turn_end(), self.eos_token_id)))
 
     @classmethod
-    def from_folder(cls, folder: Path, *, template: Literal["model", "chatml"] = "model") -> Self:
+    def from_folder(cls, folder: Path, *, template: Literal["model", "chatml"] | TemplateText = "model") -> Self:
         """Loads tokenizer.json, tokenizer_config.json and the chat template of a model's folder.
 
         Args:
             folder: The model's folder, or one that `save` has written.
             template: `model` takes the folder's own template; `chatml` takes ours and adds the tokens that it lacks.
+                A template of the user's own adds none: it is written for the tokens that the model has.
 
         Raises:
             ConfigurationError: there is no template, it does not compile, it refuses a plain exchange, or it ends an
@@ -98,7 +108,7 @@ class ChatTokenizer:
             tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in (IM_START, IM_END)])
             tokens = {"pad_token": eos or IM_END, **tokens, "eos_token": IM_END}
         else:
-            source = _own_template(folder, config)
+            source = template.jinja if isinstance(template, TemplateText) else _own_template(folder, config)
             tokens = {"pad_token": _required_eos(eos, folder), **tokens}
         plain_eos = _read_json(folder, OWN_FILE).get("plain_eos_token")
         return cls(
@@ -111,13 +121,41 @@ class ChatTokenizer:
             settings={key: config[key] for key in _KEPT_SETTINGS if key in config},
         )
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), add_generation_prompt: bool = False
+    ) -> str:
         """The text of a conversation; with `add_generation_prompt`, up to where the assistant's answer begins.
 
         Raises:
             TemplateRefusal: the template raised an error over these messages.
         """
-        return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self.template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+
+    def find_stop(self, text: str, start: int = 0) -> tuple[int, int] | None:
+        """The token that ends a turn, as characters [start, end) of a text that ends with the turn.
+
+        Templates may write more control tokens after it, and blanks: it is the first of the control tokens at which
+        generation stops among those that end the text, or the first of all if it stops at none of them.
+
+        Args:
+            text: A rendered text.
+            start: Where the turn begins; what is before is not looked at.
+        """
+        controls = list(self.trailing_controls(text, start))
+        stops = (place for place in reversed(controls) if self._controls[text[slice(*place)]] in self.stop_token_ids)
+        return next(stops, controls[-1]) if controls else None
+
+    def trailing_controls(self, text: str, start: int = 0) -> Iterator[tuple[int, int]]:
+        """The control tokens that end a text, from the last one on, with nothing but blanks between and after them."""
+        end = len(text)
+        while True:
+            while end > start and text[end - 1].isspace():
+                end -= 1
+            begin = next((end - n for n in self._special_lengths if text[max(end - n, 0) : end] in self._controls), -1)
+            if begin < start:
+                return
+            yield begin, end
+            end = begin
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; nothing is added to it."""
@@ -161,7 +199,8 @@ class ChatTokenizer:
         # The plain fast class takes tokenizer.json as it is; a model's own class would rebuild parts of it.
         config = {**self._settings, **self.special_tokens, "tokenizer_class": "PreTrainedTokenizerFast"}
         _write_json(folder / "tokenizer_config.json", config)
-        _write_json(folder / OWN_FILE, {"plain_eos_token": self.plain_eos_token})
+        own = {"plain_eos_token": self.plain_eos_token, "template_sha256": self.template.sha256}
+        _write_json(folder / OWN_FILE, own)
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
 
     def _turn_end(self) -> int:
@@ -180,11 +219,8 @@ class ChatTokenizer:
                 field="data.template",
                 hint=_USE_CHATML,
             )
-        ids = self.encode(text[len(prompt) :])
-        while ids and not self.decode(ids[-1:]).strip():
-            ids.pop()
-        if ids and ids[-1] in self.special_ids:
-            return ids[-1]
+        if stop := self.find_stop(text, len(prompt)):
+            return self._controls[text[slice(*stop)]]
         raise ConfigurationError(
             "the chat template ends an answer with no control token, so generation could not stop",
             field="data.template",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sftjob.data.messages import Message
+from sftjob.data.messages import Message, Tool
 from sftjob.data.plain import encode_plain_prompt
 from sftjob.data.template import TemplateRefusal
 from sftjob.data.tokenizer import ChatTokenizer
@@ -21,7 +21,10 @@ class HeldOutRow:
 
     id: str
     messages: tuple[Message, ...]
-    """The last one is the assistant's."""
+    """The last one is the assistant's; none for a plain text."""
+    tools: tuple[Tool, ...] = ()
+    text: str | None = None
+    """A plain text, which is scored and not asked."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Question:
     messages: tuple[Message, ...]
     """Everything before the answer."""
     reference: str | None = None
+    tools: tuple[Tool, ...] = ()
 
     @property
     def text(self) -> str:
@@ -40,9 +44,16 @@ class Question:
 
 
 def questions(prompts: Sequence[str], rows: Sequence[HeldOutRow]) -> tuple[Question, ...]:
-    """A person's prompts first, then rows, whose last message becomes the reference; one without a question goes."""
+    """A person's prompts first, then rows, whose last message becomes the reference.
+
+    A row without a question goes, and one whose answer is the call of a tool: there is no text to compare.
+    """
     asked = [Question(f"prompt {number}", (Message("user", text),)) for number, text in enumerate(prompts, start=1)]
-    held_out = (Question(row.id, row.messages[:-1], row.messages[-1].content) for row in rows if len(row.messages) > 1)
+    held_out = (
+        Question(row.id, row.messages[:-1], row.messages[-1].content, row.tools)
+        for row in rows
+        if len(row.messages) > 1 and not row.messages[-1].tool_calls
+    )
     return (*asked, *held_out)
 
 
@@ -74,7 +85,7 @@ def prompt_ids(tokenizer: ChatTokenizer, question: Question, prompt_format: Prom
     if prompt_format == "plain":
         return encode_plain_prompt(tokenizer, question.messages)
     try:
-        return tokenizer.encode(tokenizer.render(question.messages, add_generation_prompt=True))
+        return tokenizer.encode(tokenizer.render(question.messages, tools=question.tools, add_generation_prompt=True))
     except TemplateRefusal as error:
         raise DataError(
             f"the chat template refuses it as a prompt: {error}", file=question.id, hint="set data.template: chatml"

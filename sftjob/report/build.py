@@ -164,14 +164,16 @@ def _data(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> Table:
         for label, run in runs
         for split, counts in sorted(run.data.items(), key=lambda item: item[0] != "train")
     )
-    head = ("", "rows", "kept", "dropped", "truncated", "untrained", "tokens", "trained tokens", "longest")
+    head = ("", "rows", "kept", "left out", "added", "truncated", "tokens", "trained tokens", "longest", "packs")
     return Table(head, rows, numbers=True)
 
 
 def _counts(counts: SplitCounts) -> Iterator[Cell]:
-    dropped = counts.rows - counts.kept
-    numbers = (counts.rows, counts.kept, dropped, counts.truncated, counts.without_trained_token)
-    return (Cell(words.count(n)) for n in (*numbers, counts.tokens, counts.trained_tokens, counts.longest))
+    added = counts.repeated + counts.unrolled + counts.split
+    left_out = counts.rows + added - counts.kept
+    numbers = (counts.rows, counts.kept, left_out, added, counts.truncated, counts.tokens, counts.trained_tokens)
+    packs = _DASH if counts.packs is None else words.count(counts.packs)
+    return (Cell(text) for text in (*map(words.count, (*numbers, counts.longest)), packs))
 
 
 def _settings(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> tuple[Table, ...]:

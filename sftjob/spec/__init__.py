@@ -3,6 +3,7 @@
 from sftjob.spec.data import (
     Data,
     DataSource,
+    FileData,
     HubData,
     HubModel,
     LocalData,
@@ -28,6 +29,7 @@ __all__ = [
     "Data",
     "DataSource",
     "Evaluation",
+    "FileData",
     "Full",
     "Generation",
     "HubData",

@@ -81,14 +81,14 @@ class _Rows(SpecModel):
     weight: float | None = Field(default=None, gt=0, lt=1e6)
     """Share of the mix that comes from here, relative to the other sources' weights; all sources have one, or none."""
     streaming: bool = False
-    """Always false; see the message."""
+    """Only `false`: a stream has no exact row to resume at."""
 
     @model_validator(mode="after")
     def _takes_columns(self) -> Self:
         if self.streaming:
             raise ValueError(
-                "a streamed source cannot be trained on: a run that is killed goes on at its exact row, and a stream has "
-                "no such place; leave `streaming` out, the rows are fetched once and kept with the run"
+                "a streamed source cannot be trained on: a run that is killed goes on at its exact row, and a stream "
+                "has no such place; leave `streaming` out, the rows are fetched once and kept with the run"
             )
         known = FORMAT_COLUMNS.get(self.format)
         if known and (unknown := sorted(set(self.columns) - set(known))):
@@ -131,6 +131,7 @@ class PinnedData(_Rows):
     """What the file was called, for messages."""
 
 
+FileData = LocalData | StoredData | PinnedData
 DataSource = Annotated[
     Annotated[HubData, Tag("hub")]
     | Annotated[LocalData, Tag("path")]
@@ -200,13 +201,13 @@ class Data(SpecModel):
     """Rows held out: their loss is followed during training, and the evaluation scores them."""
     mixing: Mixing = Mixing()
     template: Template = "model"
-    """Chat template: the model's own, ChatML (whose two tokens are added and trained where the model lacks them), or one
-    of yours."""
+    """Chat template: the model's own, ChatML (whose two tokens are added and trained where the model lacks them), or
+    one of yours."""
     train_on: TrainOn = "assistant"
     """Which turns are trained; a message's own `train` flag overrules it."""
     overlong: Overlong = "truncate"
-    """What becomes of rows longer than `training.max_length`: their end is cut off, they are split into several rows, or
-    they are dropped. Each is counted. Held-out rows are cut where others are split."""
+    """What becomes of rows longer than `training.max_length`: their end is cut off, they are split into several rows,
+    or they are dropped. Each is counted. Held-out rows are cut where others are split."""
     max_skipped_rows: int = Field(default=0, ge=0)
     """Rows that cannot be used and may be left out, of all files together; one more stops the job."""
     max_overlap: float = Field(default=0.01, ge=0, le=1)

@@ -30,7 +30,7 @@ class Training(SpecModel):
     max_length: PositiveInt | None = None
     """Tokens of a row, and of a pack; longer rows are treated as `data.overlong` says, and counted."""
     packing: bool | None = None
-    """Put several rows into one of `max_length` tokens, best fit first, each with positions and attention of its own."""
+    """Put several rows into one of `max_length` tokens, each with positions and attention of its own."""
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     precision: Literal["bf16", "fp32"] | None = None
     gradient_checkpointing: bool | None = None

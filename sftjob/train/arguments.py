@@ -34,7 +34,7 @@ def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_firs
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         per_device_eval_batch_size=training.per_device_eval_batch_size,
         average_tokens_across_devices=True,
-        # Rows are tokens already.
+        # Rows are tokens already, and packs where they are to be packed.
         max_length=None,
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},

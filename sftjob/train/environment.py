@@ -13,6 +13,7 @@ from sftjob.methods.load import ATTENTION
 from sftjob.records import Environment
 from sftjob.resolve import ResolvedJob
 from sftjob.storage.local import placing
+from sftjob.train.collate import SEQ_LENGTHS
 from sftjob.train.trainer import RunTrainer
 from sftjob.train.workdir import RankInput
 
@@ -20,6 +21,7 @@ _PACKAGES: Final = ("sftjob", "torch", "transformers", "trl", "peft", "accelerat
 _FIELDS: Final = {
     "world_size": "launch",
     "rows_per_step": "training.per_device_train_batch_size",
+    "packing": "training.packing",
     "precision": "training.precision",
     "gradient_checkpointing": "training.gradient_checkpointing",
 }
@@ -39,6 +41,7 @@ def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environ
             "method": job.method.type,
             "world_size": job.launch.world_size,
             "rows_per_step": job.rows_per_step,
+            "packing": _switch(job.training.packing),
             "precision": job.training.precision,
             "gradient_checkpointing": _switch(job.training.gradient_checkpointing),
             "attention": ATTENTION,
@@ -77,6 +80,7 @@ def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:
     return {
         "world_size": world_size,
         "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * world_size,
+        "packing": _switch(SEQ_LENGTHS in trainer.train_dataset.column_names),
         "precision": "bf16" if trainer.accelerator.mixed_precision == "bf16" else "fp32",
         "gradient_checkpointing": _switch(
             any(getattr(each, "gradient_checkpointing", False) for each in model.modules())

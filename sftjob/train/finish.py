@@ -1,6 +1,8 @@
 """The last objects of an attempt: the export and `_SUCCESS`, the pod's result, and the release of the run."""
 
+import hashlib
 import time
+from pathlib import Path
 
 from sftjob.contract import ExitCode, JobAction, keys
 from sftjob.errors import Exists, Superseded
@@ -15,6 +17,8 @@ from sftjob.train.verdict import Verdict
 
 def publish_export(attempt: Attempt, step: int) -> None:
     """Uploads the final weights and says so in `_SUCCESS`, which is their manifest and is written last.
+
+    The hash of the chat template goes along: the template is a part of what was trained.
 
     Raises:
         Superseded: a newer attempt has taken over, or has finished the run; nothing was said.
@@ -35,6 +39,7 @@ def publish_export(attempt: Attempt, step: int) -> None:
         method=job.method.type,
         adapter=METHOD_RULES[job.method.type].adapter,
         files=entries,
+        template_sha256=_template_sha256(attempt.work.export),
         time=now(),
     )
     try:
@@ -57,3 +62,8 @@ def record_end(attempt: Attempt, verdict: Verdict, log_tail: bytes) -> None:
     if verdict.code.action is JobAction.FAIL_JOB and verdict.code is not ExitCode.HELD:
         store.put_bytes(keys.FAILED, result.to_json())
     release(store, attempt.number, result)
+
+
+def _template_sha256(export: Path) -> str:
+    path = export / "chat_template.jinja"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

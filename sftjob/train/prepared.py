@@ -9,11 +9,11 @@ from typing import Final
 
 from sftjob.contract import keys
 from sftjob.data.digest import data_digest, tokenizer_digest
-from sftjob.data.inputs import InputFile, PrepareInput
+from sftjob.data.inputs import InputFile, PrepareInput, hub_name
 from sftjob.errors import CrashError, Problem, SftjobError, StorageError, Unavailable
 from sftjob.inputs import fetch_data
 from sftjob.records import PreparedData, read_record
-from sftjob.spec import DataSource
+from sftjob.spec import DataSource, HubData
 from sftjob.storage import ObjectStore, ensure_current, fetch_files, hash_file, upload_files
 from sftjob.train.attempt import Attempt, say
 from sftjob.train.launcher import wrapped
@@ -43,7 +43,7 @@ def provide_data(attempt: Attempt, given: DataInputs) -> PreparedData:
         Superseded: a newer attempt has taken over; nothing was stored.
     """
     files = {split: tuple(_fetch(sources, attempt, given)) for split, sources in _splits(attempt)}
-    hashes = [hash_file(file.path) for split in files.values() for file in split]
+    hashes = [hash_file(file.path) if file.path else None for split in files.values() for file in split]
     digest = data_digest(attempt.job, hashes, tokenizer_digest(given.model))
     prepared = _stored(attempt, digest)
     if prepared is None:
@@ -64,6 +64,10 @@ def _splits(attempt: Attempt) -> tuple[tuple[str, Sequence[DataSource]], ...]:
 def _fetch(sources: Sequence[DataSource], attempt: Attempt, given: DataInputs) -> Iterator[InputFile]:
     storage = given.run.spec.storage
     for source in sources:
+        how = source.model_dump(include={"format", "columns", "weight"})
+        if isinstance(source, HubData):
+            yield InputFile(name=hub_name(source), hub=source, **how)
+            continue
         path, name = fetch_data(
             source,
             attempt.work.root / "inputs",
@@ -72,7 +76,7 @@ def _fetch(sources: Sequence[DataSource], attempt: Attempt, given: DataInputs) -
             endpoint_url=storage.endpoint_url,
             region=storage.region,
         )
-        yield InputFile(path=path, name=name, format=source.format, columns=dict(source.columns))
+        yield InputFile(path=path, name=name, **how)
 
 
 def _stored(attempt: Attempt, digest: str) -> PreparedData | None:

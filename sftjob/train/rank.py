@@ -32,6 +32,7 @@ from sftjob.train.arguments import sft_config
 from sftjob.train.callbacks import MetricsWriter, RunCallback
 from sftjob.train.fault import fault
 from sftjob.train.gang import Gang, RankPlace
+from sftjob.train.isolation import check_isolation
 from sftjob.train.ledger import Ledger, LedgerState, read_ledger
 from sftjob.train.progress import Progress
 from sftjob.train.trainer import RunTrainer
@@ -87,6 +88,9 @@ class Rank:
         fault("built")
         if trainer.gang.all_asked_to_stop():
             return self._stopped_early()
+        if self._job.training.packing:
+            with trainer.accelerator.autocast():
+                check_isolation(trainer.model, trainer.data_collator)
         trainer.fit(self._given.resume)
         if not trainer.interrupted and trainer.eval_dataset is not None:
             trainer.evaluate()

@@ -11,14 +11,12 @@ from datasets import Dataset
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sftjob.errors import ConfigurationError
 from sftjob.methods import FineTuning, Model
+from sftjob.train.collate import IGNORED_LABEL, NOT_FOR_THE_MODEL, Collator
 from sftjob.train.gang import Gang
 from sftjob.train.ledger import Ledger
-
-IGNORED_LABEL = -100
 
 
 class TrainingComplete(Exception):
@@ -83,8 +81,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             model: what `method.prepare` returned.
             method: writes the checkpoints' weights.
             args: of `sft_config`.
-            train_rows: columns `input_ids` and `labels`.
-            held_out_rows: the same columns.
+            train_rows: columns `input_ids` and `labels`; packs have `seq_lengths` too.
+            held_out_rows: columns `input_ids` and `labels`.
             tokenizer: for the ids of special tokens in the model's config.
             ledger: what the run has done before this attempt.
             gang: the other ranks.
@@ -97,7 +95,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             train_dataset=train_rows,
             eval_dataset=held_out_rows,
             processing_class=tokenizer,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad_token_id),
+            data_collator=Collator(pad_token_id=pad_token_id),
             callbacks=list(callbacks),
         )
         self.ledger = ledger
@@ -106,7 +104,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
         self.interrupted = False
         """This node or another was asked to stop, and all ranks know."""
         self._method = method
-        self._selects_columns = "logits_to_keep" in inspect.signature(type(_plain(model)).forward).parameters
+        self._selects_columns = "logits_to_keep" in inspect.signature(type(plain_model(model)).forward).parameters
         # Labels are counted after the shift, whatever loss the architecture declares: `_losses` shifts them itself.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = True
@@ -140,7 +138,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
         """
         losses = self._losses(model, inputs)
         total = losses.values.sum()
-        self.tally.add(loss=total, tokens=inputs["attention_mask"].sum(), trained_tokens=losses.values.numel())
+        self.tally.add(loss=total, tokens=inputs["tokens"].sum(), trained_tokens=losses.values.numel())
         labels = losses.values.numel() if num_items_in_batch is None else num_items_in_batch
         loss = total / torch.as_tensor(labels, device=total.device).clamp(min=1) * self.accelerator.num_processes
         if self.aux_loss_enabled:
@@ -187,7 +185,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
     def _losses(self, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Losses:
         labels = inputs["labels"][:, 1:]
         columns = (labels != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
-        forwarded: dict[str, Any] = {key: value for key, value in inputs.items() if key != "labels"}
+        forwarded: dict[str, Any] = {key: value for key, value in inputs.items() if key not in NOT_FOR_THE_MODEL}
         if self._selects_columns:
             # The head is a large matrix: it sees only columns where some row has a label.
             forwarded["logits_to_keep"] = columns
@@ -241,7 +239,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             )
 
 
-def _plain(model: Model) -> torch.nn.Module:
+def plain_model(model: Model) -> torch.nn.Module:
     """The transformers model under an adapter."""
     base: torch.nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model
     return base

@@ -16,8 +16,9 @@ from sftjob.app import evaluation, evaluation_models
 from sftjob.app.evaluation_inputs import read_held_out
 from sftjob.contract import ExitCode, keys
 from sftjob.data.digest import data_digest, tokenizer_digest
+from sftjob.data.inputs import InputFile, PrepareInput
 from sftjob.data.masks import IGNORED, Encoded
-from sftjob.data.prepare import InputFile, PrepareInput, prepare
+from sftjob.data.prepare import prepare
 from sftjob.evaluate.generate import generate
 from sftjob.evaluate.scoring import score_rows
 from sftjob.methods import BaseName, Model, fine_tuning, load_base

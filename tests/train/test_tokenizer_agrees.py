@@ -2,6 +2,8 @@
 
 import json
 import random
+from array import array
+from array import array
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,9 +11,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from sftjob.data import Message
+from sftjob.data.arrow import ArrowRows
+from sftjob.data.arrow import ArrowRows
 from sftjob.data.masks import encode_messages
-from sftjob.data.messages import as_dicts
-from sftjob.data.prepare import _ArrowFile
+from sftjob.data.messages import ToolCall, as_dicts
 from sftjob.data.tokenizer import ChatTokenizer
 
 pytestmark = pytest.mark.train
@@ -27,6 +30,7 @@ CHATS = (
         Message("assistant", "4"),
     ),
 )
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 OWN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}\n"
     "    {% if m['role'] == 'assistant' %}\n"
@@ -74,13 +78,31 @@ def test_auto_tokenizer_gives_the_same(tokenizer: ChatTokenizer, tmp_path: Path,
             assert ids == tokenizer.encode(text)
 
 
+def test_tools_are_rendered_as_transformers_does(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer  # noqa: PLC0415 - collecting must stay quick
+
+    tokenizer.save(tmp_path / "saved")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    call = ToolCall("add", {"a": 1, "b": "zwei é <"}, id="c1")
+    chat = (
+        Message("user", "1 + 2?"),
+        Message("assistant", "", tool_calls=(call, call), reasoning_content="hm"),
+        Message("tool", "3", tool_call_id="c1", name="add"),
+    )
+    for tools in ([TOOL], [TOOL, TOOL], None):
+        text = tokenizer.render(chat, tools=tools or (), add_generation_prompt=True)
+        conversation = as_dicts(chat)
+        assert text == theirs.apply_chat_template(conversation, tools=tools, tokenize=False, add_generation_prompt=True)
+
+
 def test_datasets_reads_the_arrow_file(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
     from datasets import Dataset  # noqa: PLC0415 - collecting must stay quick
 
     rows = [encode_messages(tokenizer, chat) for chat in CHATS]
-    with _ArrowFile(tmp_path / "train.arrow") as arrow:
+    with ArrowRows(tmp_path / "train.arrow") as arrow:
         for row in rows:
-            arrow.write(row)
+            ids, labels = (array("i", values).tobytes() for values in (row.input_ids, row.labels))
+            arrow.write(ids, labels, [len(row.input_ids)])
     dataset = Dataset.from_file(str(tmp_path / "train.arrow"))
     assert dataset.to_list() == [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
     assert dataset.data.schema.field("labels").type == pa.list_(pa.int32())

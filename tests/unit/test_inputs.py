@@ -196,6 +196,40 @@ class TestPinLocal:
             ("data.eval.0.path", f"{folder}/tiny is a folder"),
         ]
 
+    def test_a_template_file_becomes_text(self, folder: Path) -> None:
+        (folder / "chat.jinja").write_text("{{ messages }}é\n", encoding="utf-8")
+        data = {"train": [{"path": "train.jsonl", "weight": 2.0}], "template": {"path": "chat.jinja"}}
+        spec, local = pin_local(make_spec({"path": "tiny"}, data), folder)
+
+        assert authored(spec)["data"]["template"] == {"jinja": "{{ messages }}é\n"}
+        assert authored(spec)["data"]["train"] == [{"sha256": sha256(ROWS), "name": "train.jsonl", "weight": 2.0}]
+        assert len(local) == 2
+        assert JobSpec.model_validate_json(canonical_spec(spec)) == spec
+
+        (folder / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
+        assert run_id(pin_local(make_spec({"path": "tiny"}, data), folder)[0]) != run_id(spec)
+
+    @pytest.mark.parametrize(
+        ("content", "error", "reason"),
+        [
+            (None, InputMissing, "chat.jinja does not exist"),
+            (b"", ConfigurationError, "the template has 0 characters"),
+            (b"x" * 65_537, ConfigurationError, "the template has 65,537 characters"),
+            (b"\xff", ConfigurationError, "the template is not UTF-8"),
+        ],
+    )
+    def test_a_template_file_that_cannot_be_used(
+        self, folder: Path, content: bytes | None, error: type[SftjobError], reason: str
+    ) -> None:
+        if content is not None:
+            (folder / "chat.jinja").write_bytes(content)
+        spec = make_spec({"path": "tiny"}, {"train": [{"path": "train.jsonl"}], "template": {"path": "chat.jinja"}})
+        with pytest.raises(error) as caught:
+            pin_local(spec, folder)
+
+        assert caught.value.problems[0].field == "data.template.path"
+        assert reason in caught.value.problems[0].reason
+
     def test_a_model_that_is_a_file(self, folder: Path) -> None:
         spec = make_spec({"path": "train.jsonl"}, {"train": [{"path": "train.jsonl"}]})
 

@@ -136,6 +136,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "the pod itself",
     ),
     "local model": ({"model": {"path": "base"}}, {}, "model.path", "upload base and write `uri: s3://…`"),
+    "template file": (
+        {"data": {"train": [{"uri": "s3://data/a.jsonl"}], "template": {"path": "chat.jinja"}}},
+        {},
+        "data.template.path",
+        "below `jinja: |`",
+    ),
     "local rows": ({"data": {"train": [{"path": "a.jsonl"}]}}, {}, "data.train.0.path", "cannot reach this machine"),
     "local held-out rows": (
         {"data": {"train": [{"uri": "s3://data/a"}], "eval": [{"uri": "s3://data/b"}, {"path": "c.jsonl"}]}},

@@ -2,11 +2,11 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from sftjob.plan import ModelFacts
 from sftjob.resolve import ResolvedJob, resolve
@@ -59,14 +59,16 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, object
 
 
 @pytest.fixture
-def with_template(tiny_tokenizer_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Copies the tiny tokenizer into a folder that has this chat template."""
+def with_template(tiny_tokenizer_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Copies the tiny tokenizer into a folder that has this chat template, with more control tokens if need be."""
 
-    def write(template: str) -> Path:
+    def write(template: str, control_tokens: Sequence[str] = ()) -> Path:
         folder = tmp_path / "model"
         folder.mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes((tiny_tokenizer_folder / name).read_bytes())
+        tokenizer = Tokenizer.from_file(str(tiny_tokenizer_folder / "tokenizer.json"))
+        tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in control_tokens])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_bytes((tiny_tokenizer_folder / "tokenizer_config.json").read_bytes())
         (folder / "chat_template.jinja").write_text(template)
         return folder
 

@@ -1,4 +1,4 @@
-"""A corpus of broken files: each mistake is one line, `file:line: field: reason; next step`, and quotes no row."""
+"""Files that are broken before anyone looks at a field: each mistake is one line, `file:line: reason; next step`."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,6 @@ from sftjob.errors import DataError
 SECRET = "xyzzy"
 GOOD = json.dumps({"prompt": SECRET, "completion": SECRET})
 _SHAPE = "write one JSON object a line, or one JSON array of objects"
-_ROLES = "use system, user or assistant"
-
-
-def _chat(*turns: object, **more: object) -> str:
-    return json.dumps({"messages": list(turns), **more})
-
-
-def _turn(role: object, content: object = SECRET, **more: object) -> dict[str, object]:
-    return {"role": role, "content": content, **more}
-
-
-USER, ASSISTANT = _turn("user"), _turn("assistant")
 
 BROKEN_TEXT = {
     "empty file": (b"", [f"f: no rows; {_SHAPE}"]),
@@ -105,98 +93,8 @@ BROKEN_TEXT = {
     ),
 }
 
-BROKEN_ROWS = {
-    "unknown columns": (
-        '{"instruction": "xyzzy", "output": "xyzzy"}',
-        [
-            "f:1: no known format has the columns `instruction`, `output`;"
-            " name them with `columns`, for instance `{prompt: question, completion: answer}`"
-        ],
-    ),
-    "no columns": (
-        "{}",
-        [
-            "f:1: no known format has the columns (none);"
-            " name them with `columns`, for instance `{prompt: question, completion: answer}`"
-        ],
-    ),
-    "column gone": (
-        f'{GOOD}\n{{"promt": "a", "completion": "b"}}',
-        ["f:2: prompt: no such column; did you mean `promt`?"],
-    ),
-    "column gone, none near": (
-        f'{GOOD}\n{{"completion": "b"}}',
-        ["f:2: prompt: no such column; the row has `completion`"],
-    ),
-    "prompt of a wrong type": (
-        '{"prompt": ["xyzzy"], "completion": {"a": "xyzzy"}}',
-        ["f:1: prompt: must be a string, not a list", "f:1: completion: must be a string, not an object"],
-    ),
-    "empty completion": ('{"prompt": "xyzzy", "completion": " \\n"}', ["f:1: completion: empty"]),
-    "system of a wrong type": (
-        '{"prompt": "xyzzy", "completion": "xyzzy", "system": 3}',
-        ["f:1: system: must be a string, not a number"],
-    ),
-    "NUL": ('{"prompt": "xyzzy\\u0000", "completion": "b"}', ["f:1: prompt: contains a NUL character"]),
-    "half a surrogate pair": (
-        '{"prompt": "xyzzy\\ud83d", "completion": "b"}',
-        ["f:1: prompt: contains half of a surrogate pair; write such characters as UTF-8 or as a whole \\u pair"],
-    ),
-    "messages no list": ('{"messages": "xyzzy"}', ["f:1: messages: must be a list of messages, not a string"]),
-    "no messages": (_chat(), ["f:1: messages: no messages"]),
-    "a message is no object": (
-        _chat(SECRET, ASSISTANT),
-        ["f:1: messages.0: must be an object with `role` and `content`, not a string"],
-    ),
-    "unknown role": (_chat(USER, _turn("gpt"), ASSISTANT), [f"f:1: messages.1.role: unknown role `gpt`; {_ROLES}"]),
-    "a role that is a text": (
-        _chat(_turn(f"{SECRET} wrote:"), ASSISTANT),
-        [f"f:1: messages.0.role: unknown role; {_ROLES}"],
-    ),
-    "role of a wrong type": (
-        _chat(_turn(1), ASSISTANT),
-        [f"f:1: messages.0.role: must be a string, not a number; {_ROLES}"],
-    ),
-    "no role": (_chat({"content": SECRET}, ASSISTANT), [f"f:1: messages.0.role: missing; {_ROLES}"]),
-    "no content": (_chat({"role": "user"}, ASSISTANT), ["f:1: messages.0.content: missing"]),
-    "null content": (_chat(USER, _turn("assistant", None)), ["f:1: messages.1.content: must be a string, not null"]),
-    "empty content": (_chat(_turn("user", "  "), ASSISTANT), ["f:1: messages.0.content: empty"]),
-    "tool calls": (
-        _chat(USER, _turn("assistant", tool_calls=[{"name": SECRET}])),
-        ["f:1: messages.1.tool_calls: not supported in a message; keep `role` and `content` alone"],
-    ),
-    "tools": (
-        _chat(USER, ASSISTANT, tools=[{"name": SECRET}]),
-        ["f:1: tools: tool definitions are not supported; remove the column"],
-    ),
-    "no assistant turn": (
-        _chat(USER, USER),
-        ["f:1: messages: no assistant turn; a row needs an answer to learn from"],
-    ),
-    "the user has the last word": (
-        _chat(USER, ASSISTANT, USER),
-        ["f:1: messages.2.role: the last turn must be the assistant's"],
-    ),
-    "late system message": (
-        _chat(USER, _turn("system"), ASSISTANT),
-        ["f:1: messages.1.role: a system message must come first"],
-    ),
-    "array: two rows of several": (
-        f"[{_chat(USER)},\n{_chat(USER, ASSISTANT)},\n{_chat(ASSISTANT, _turn('assistant', ''))}]",
-        [
-            "f:1: [0].messages: no assistant turn; a row needs an answer to learn from",
-            "f:3: [2].messages.1.content: empty",
-        ],
-    ),
-}
 
-
-def _corpus() -> list[object]:
-    texts = [pytest.param(data, lines, id=id) for id, (data, lines) in BROKEN_TEXT.items()]
-    return texts + [pytest.param(text.encode(), lines, id=id) for id, (text, lines) in BROKEN_ROWS.items()]
-
-
-@pytest.mark.parametrize(("data", "lines"), _corpus())
+@pytest.mark.parametrize(("data", "lines"), BROKEN_TEXT.values(), ids=BROKEN_TEXT)
 def test_every_mistake_is_named(tmp_path: Path, data: bytes, lines: list[str]) -> None:
     path = tmp_path / "rows"
     path.write_bytes(data)
@@ -205,23 +103,6 @@ def test_every_mistake_is_named(tmp_path: Path, data: bytes, lines: list[str]) -
     assert str(caught.value).splitlines() == lines
     assert SECRET not in str(caught.value)
     assert caught.value.exit_code == 65
-
-
-def test_mapped_columns_are_named_as_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"question": "a", "answer": 1, "rule": "b"}\n')
-    columns = {"prompt": "question", "completion": "answer", "system": "rules"}
-    with pytest.raises(DataError) as caught:
-        read_messages(path, columns=columns, name="f")
-    assert str(caught.value) == "f:1: rules: no such column; did you mean `rule`?"
-
-
-def test_a_mapping_names_the_format_when_the_column_is_gone(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"questoin": "a", "answer": "b"}\n')
-    with pytest.raises(DataError) as caught:
-        read_messages(path, columns={"prompt": "question", "completion": "answer"}, name="f")
-    assert str(caught.value) == "f:1: question: no such column; did you mean `questoin`?"
 
 
 def test_twenty_problems_are_shown_and_the_rest_counted(tmp_path: Path) -> None:

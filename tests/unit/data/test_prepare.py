@@ -14,11 +14,14 @@ import pytest
 
 from sftjob.contract import keys
 from sftjob.data import read_messages
-from sftjob.data.masks import IGNORED, encode_rows
-from sftjob.data.prepare import InputFile, PrepareInput, main, prepare
+from sftjob.data.inputs import InputFile, PrepareInput
+from sftjob.data.lengths import fit_length
+from sftjob.data.masks import IGNORED, encode_batch
+from sftjob.data.prepare import main, prepare
+from sftjob.data.problems import Problems
 from sftjob.data.tokenizer import ChatTokenizer
-from sftjob.errors import ConfigurationError, DataError, SftjobError
-from sftjob.records import PreparedData, SplitCounts, read_record
+from sftjob.errors import DataError, SftjobError
+from sftjob.records import Audit, PreparedData, SplitCounts, read_record
 from sftjob.resolve import ResolvedJob
 
 MakeJob = Callable[..., ResolvedJob]
@@ -45,7 +48,7 @@ def _table(path: Path) -> list[dict[str, list[int]]]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, tiny_tokenizer_folder: Path) -> PrepareInput:
-    train = _file(tmp_path / "train.jsonl", [("red", "blue"), ("of", "stones"), ("count " * 40, "never reached")])
+    train = _file(tmp_path / "train.jsonl", [("red", "blue"), ("of", "stones"), ("many " * 40, "never reached")])
     held_out = _file(tmp_path / "test.jsonl", [("count " * 40, "dropped"), ("each", "there " * 40), ("say", "é")])
     return _inputs(tmp_path, tiny_tokenizer_folder, [train], [held_out])
 
@@ -55,6 +58,7 @@ def test_the_whole_folder(make_job: MakeJob, inputs: PrepareInput) -> None:
     prepared = prepare(job, inputs)
     assert prepared == read_record(PreparedData, (inputs.out / "prepared.json").read_bytes(), "prepared.json")
     assert {entry.path for entry in prepared.files} == {
+        "audit.json",
         "train.arrow",
         "eval.arrow",
         "eval_rows.jsonl",
@@ -98,9 +102,10 @@ def test_tokens_and_held_out_rows(make_job: MakeJob, inputs: PrepareInput, tiny_
     prepare(make_job(training={"max_length": 32}), inputs)
     tokenizer = ChatTokenizer.from_folder(tiny_tokenizer_folder, template="chatml")
     rows = read_messages(inputs.eval[0].path, name="test.jsonl")
-    expected = [encoded for _, encoded in encode_rows(tokenizer, rows[1:], max_length=32)]
+    encoded = encode_batch(tokenizer, rows[1:], train_on="assistant", problems=Problems())
+    expected = [piece for _, whole in encoded for piece in fit_length(whole, 32, "truncate")]
     assert _table(inputs.out / "eval.arrow") == [
-        {"input_ids": encoded.input_ids, "labels": encoded.labels} for encoded in expected
+        {"input_ids": piece.input_ids, "labels": piece.labels} for piece in expected
     ]
     lines = (inputs.out / "eval_rows.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
@@ -109,6 +114,80 @@ def test_tokens_and_held_out_rows(make_job: MakeJob, inputs: PrepareInput, tiny_
             "messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}],
         }
         for number, ask, answer in ((2, "each", "there " * 40), (3, "say", "é"))
+    ]
+
+
+def test_packs_hold_every_row_once(make_job: MakeJob, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+    pairs = [("count", "stones " * (1 + number % 9)) for number in range(60)]
+    inputs = _inputs(tmp_path, tiny_tokenizer_folder, [_file(tmp_path / "train.jsonl", pairs)])
+    alone = prepare(make_job(training={"max_length": 64}), inputs)
+    rows = _table(inputs.out / "train.arrow")
+    packed = prepare(make_job(training={"max_length": 64, "packing": True}), inputs)
+    packs = _table(inputs.out / "train.arrow")
+
+    assert packed.splits["train"] == alone.splits["train"].model_copy(update={"packs": len(packs)})
+    assert len(packs) < len(rows) / 2
+    found = []
+    for pack in packs:
+        assert len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["seq_lengths"]) <= 64
+        start = 0
+        for length in pack["seq_lengths"]:
+            end = start + length
+            found.append((pack["input_ids"][start:end], pack["labels"][start:end]))
+            start = end
+    assert sorted(found) == sorted((row["input_ids"], row["labels"]) for row in rows)
+    assert all(labels[0] == IGNORED for _, labels in found)
+    assert sum(label != IGNORED for _, labels in found for label in labels) == packed.splits["train"].trained_tokens
+    assert not list(inputs.out.glob("*.spool"))
+
+
+def test_held_out_rows_are_never_packed_or_split(make_job: MakeJob, inputs: PrepareInput) -> None:
+    job = make_job(training={"max_length": 32, "packing": True}, overlong="split")
+    prepared = prepare(job, inputs)
+    train, held_out = prepared.splits["train"], prepared.splits["eval"]
+    assert train.split > 0
+    assert (held_out.split, held_out.truncated, held_out.packs) == (0, 2, None)
+    assert all(set(row) == {"input_ids", "labels"} for row in _table(inputs.out / "eval.arrow"))
+    assert len(_table(inputs.out / "eval.arrow")) == len((inputs.out / "eval_rows.jsonl").read_text().splitlines())
+
+
+def test_texts_and_tools_reach_the_held_out_rows(
+    make_job: MakeJob, tmp_path: Path, tiny_tokenizer_folder: Path
+) -> None:
+    tool = {"type": "function", "function": {"name": "count", "parameters": {}}}
+    call = {"type": "function", "function": {"name": "count", "arguments": {"of": "stones"}}}
+    turns = [{"role": "user", "content": "many"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns, "tools": [tool]}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "red stones"}))
+    train = _file(tmp_path / "train.jsonl", [("red", "blue")])
+    held_out = [InputFile(path=tmp_path / name, name=name) for name in ("a.jsonl", "b.jsonl")]
+    inputs = _inputs(tmp_path, tiny_tokenizer_folder, [train], held_out)
+    prepare(make_job(), inputs)
+    assert [json.loads(line) for line in (inputs.out / "eval_rows.jsonl").read_text().splitlines()] == [
+        {"id": "a.jsonl:1", "messages": turns, "tools": [tool]},
+        {"id": "b.jsonl:1", "messages": [], "text": "red stones"},
+    ]
+    tokenizer = ChatTokenizer.from_folder(inputs.out / "tokenizer")
+    first, second = _table(inputs.out / "eval.arrow")
+    assert '"arguments": {"of": "stones"}' in tokenizer.decode([label for label in first["labels"] if label >= 0])
+    assert tokenizer.decode(second["input_ids"]) == "red stones<|endoftext|>"
+
+
+def test_the_audit_is_stored_and_told(
+    make_job: MakeJob, tmp_path: Path, tiny_tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [_file(tmp_path / "a.jsonl", [("red", "blue"), ("red", "blue"), ("of", "")])]
+    held_out = [_file(tmp_path / "b.jsonl", [("RED", "stones")])]
+    inputs = _inputs(tmp_path, tiny_tokenizer_folder, files, held_out)
+    prepared = prepare(make_job(max_skipped_rows=1, max_overlap=1.0), inputs)
+    audit = read_record(Audit, (inputs.out / "audit.json").read_bytes(), "audit.json")
+    assert {name: split.counts for name, split in audit.splits.items()} == prepared.splits
+    assert (audit.overlap, audit.overlap_rows, audit.splits["train"].duplicates) == (1, ("b.jsonl:1",), 1)
+    assert (prepared.splits["train"].rows, prepared.splits["train"].skipped) == (3, 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "skipped: a.jsonl:3: completion: empty",
+        "train: 1 of 3 rows repeat an earlier one",
+        "eval: 1 rows ask what training rows ask, too",
     ]
 
 
@@ -124,14 +203,14 @@ def test_train_on_all_reaches_the_labels(make_job: MakeJob, inputs: PrepareInput
 def test_several_files_in_order_and_batches(
     make_job: MakeJob, tmp_path: Path, tiny_tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftjob.data.prepare.BATCH_ROWS", 2)
+    monkeypatch.setattr("sftjob.data.arrow.BATCH_ROWS", 2)
     (tmp_path / "a").mkdir()
     files = [
         _file(tmp_path / "test.jsonl", [("a", "1"), ("b", "2"), ("c", "3")]),
         _file(tmp_path / "a" / "test.jsonl", [("d", "4"), ("e", "5")]),
     ]
     inputs = _inputs(tmp_path, tiny_tokenizer_folder, files, files)
-    assert prepare(make_job(), inputs).splits["eval"].kept == 5
+    assert prepare(make_job(max_overlap=1.0), inputs).splits["eval"].kept == 5
     rows = [json.loads(line) for line in (inputs.out / "eval_rows.jsonl").read_text().splitlines()]
     assert [row["messages"][1]["content"] for row in rows] == list("12345")
     assert rows[0]["id"] == "test.jsonl#0:1"
@@ -162,27 +241,33 @@ def test_prepared_data_that_is_there_is_replaced(make_job: MakeJob, inputs: Prep
     prepare(make_job(), inputs)
     (inputs.out / "stale").touch()
     prepare(make_job(), inputs.model_copy(update={"eval": ()}))
-    assert sorted(path.name for path in inputs.out.iterdir()) == ["prepared.json", "tokenizer", "train.arrow"]
+    assert sorted(path.name for path in inputs.out.iterdir()) == [
+        "audit.json",
+        "prepared.json",
+        "tokenizer",
+        "train.arrow",
+    ]
 
 
 def test_nothing_is_left_when_no_token_is_trained(make_job: MakeJob, inputs: PrepareInput) -> None:
     with pytest.raises(DataError) as caught:
         prepare(make_job(training={"max_length": 3}), inputs)
-    assert str(caught.value) == (
-        "train.jsonl: training.max_length: no row of `train` keeps a trained token within 3 tokens;"
-        " raise training.max_length"
-    )
+    assert str(caught.value).splitlines() == [
+        f"{split}.jsonl: training.max_length: no row of `{name}` keeps a trained token within 3 tokens; "
+        "raise training.max_length"
+        for split, name in (("train", "train"), ("test", "eval"))
+    ]
     assert [path.name for path in inputs.out.parent.iterdir() if path.is_dir()] == []
 
 
 def test_a_vocabulary_larger_than_the_embeddings(make_job: MakeJob, inputs: PrepareInput) -> None:
     size = ChatTokenizer.from_folder(inputs.model, template="chatml").base_vocab_size
     assert prepare(make_job(vocab_size=size), inputs).vocab_size == size + 2
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(DataError) as caught:
         prepare(make_job(vocab_size=size - 1), inputs)
     assert str(caught.value) == (
-        f"model: the tokenizer needs {size} embeddings, the model has {size - 1} (vocab_size);"
-        " use the tokenizer that the model was trained with"
+        f"{inputs.model.name}/tokenizer.json: model: the tokenizer needs {size} embeddings, "
+        f"the model has {size - 1} (vocab_size); use the tokenizer that the model was trained with"
     )
 
 
@@ -230,7 +315,7 @@ def test_a_full_disk_is_73(
     def full(*_: object) -> Never:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sftjob.data.prepare._ArrowFile.write", full)
+    monkeypatch.setattr("sftjob.data.arrow.ArrowRows.write", full)
     (tmp_path / "job.json").write_bytes(make_job().to_json())
     (tmp_path / "prepare.json").write_bytes(inputs.to_json())
     assert main(["--work", str(tmp_path)]) == 73
@@ -281,11 +366,12 @@ def test_gsm8k_is_kept_whole(make_job: MakeJob, shared_data: Path, tiny_base: Pa
 
 def test_preparing_and_its_inputs_import_no_torch(tmp_path: Path) -> None:
     script = (
-        "import sys, sftjob.data.inputs, sftjob.data.digest, sftjob.data\n"
+        "import struct, sys, sftjob.data.inputs, sftjob.data.digest, sftjob.data\n"
         "light = {'tokenizers', 'pyarrow', 'jinja2'} & set(sys.modules)\n"
         "import pathlib, sftjob.data.plain\n"
-        "from sftjob.data.prepare import Encoded, _ArrowFile\n"
-        "with _ArrowFile(pathlib.Path(sys.argv[1])) as arrow: arrow.write(Encoded([1, 2], [-100, 2]))\n"
+        "from sftjob.data.prepare import ArrowRows\n"
+        "ids, labels = (struct.pack('2i', *row) for row in ((1, 2), (-100, 2)))\n"
+        "with ArrowRows(pathlib.Path(sys.argv[1])) as arrow: arrow.write(ids, labels, [2])\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'boto3'} & set(sys.modules)\n"
         "print(sorted(light), sorted(heavy))"
     )

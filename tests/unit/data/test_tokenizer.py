@@ -1,5 +1,6 @@
 """ChatTokenizer: which tokens are added, what is saved, and what a folder must have."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from sftjob.data import Message
-from sftjob.data.digest import TOKENIZER_FILES, tokenizer_digest
+from sftjob.data.digest import OWN_FILE, TOKENIZER_FILES, tokenizer_digest
 from sftjob.data.template import ChatTemplate, TemplateRefusal
 from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import ConfigurationError, InputMissing
+from sftjob.spec.data import TemplateText
 
 CHAT = (Message("user", "red"), Message("assistant", " blue "))
-WithTemplate = Callable[[str], Path]
+WithTemplate = Callable[..., Path]
 
 
 def test_chatml_adds_two_tokens(tiny_tokenizer_folder: Path) -> None:
@@ -121,6 +123,44 @@ def test_no_template(tiny_tokenizer_folder: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ChatTokenizer.from_folder(tiny_tokenizer_folder)
     assert str(caught.value) == "data.template: the model has no chat template; set data.template: chatml"
+
+
+OWN = "{% for m in messages %}{{ m['role'] + m['content'] + eos_token }}{% endfor %}"
+
+
+def test_a_template_of_the_users_own(with_template: WithTemplate, tmp_path: Path) -> None:
+    folder = with_template("{{ raise_exception('not this one') }}")
+    tokenizer = ChatTokenizer.from_folder(folder, template=TemplateText(jinja=OWN))
+    assert tokenizer.render(CHAT) == "userred<|endoftext|>assistant blue <|endoftext|>"
+    assert tokenizer.added_token_ids == ()
+    assert tokenizer.stop_token_ids == (0,)
+    tokenizer.save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / OWN_FILE).read_text()) == {
+        "plain_eos_token": "<|endoftext|>",
+        "template_sha256": hashlib.sha256(OWN.encode()).hexdigest(),
+    }
+    assert ChatTokenizer.from_folder(tmp_path / "saved").render(CHAT) == tokenizer.render(CHAT)
+
+
+def test_a_template_of_the_users_own_whose_tokens_the_model_lacks(tiny_tokenizer_folder: Path) -> None:
+    text = TemplateText(jinja=OWN.replace("eos_token", "'<|my_end|>'"))
+    with pytest.raises(ConfigurationError, match=r"^data\.template: .* ends an answer with no control token"):
+        ChatTokenizer.from_folder(tiny_tokenizer_folder, template=text)
+
+
+def test_the_first_control_token_after_an_answer_ends_it(with_template: WithTemplate) -> None:
+    folder = with_template(
+        "{% for m in messages %}{{ m['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{{ '' if add_generation_prompt else eos_token }}",
+        ["<|end|>"],
+    )
+    tokenizer = ChatTokenizer.from_folder(folder)
+    end = tokenizer.token_id("<|end|>")
+    assert tokenizer.stop_token_ids == (end, tokenizer.eos_token_id)
+    assert tokenizer.find_stop("a<|end|>\n<|endoftext|> ") == (1, 8)
+    assert tokenizer.find_stop("a<|end|>b") is None
+    assert tokenizer.find_stop("a<|end|> ", 8) is None
+    assert list(tokenizer.trailing_controls("<|end|>a<|end|>\n<|endoftext|> ")) == [(16, 29), (8, 15)]
 
 
 def test_folders_that_are_not_whole(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from sftjob.data.messages import Message
+from sftjob.data.messages import Message, ToolCall
 from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import DataError, SpecError
 from sftjob.evaluate.questions import (
@@ -51,6 +51,20 @@ def test_own_prompts_come_first_and_rows_lose_their_answer() -> None:
     own, held_out = questions(["Hello?"], [row, lonely])
     assert (own.id, own.text, own.reference) == ("prompt 1", "Hello?", None)
     assert (held_out.id, held_out.text, held_out.reference) == ("eval.jsonl:3", "system: Be brief.\n\nuser: 2?", "4")
+
+
+def test_rows_without_an_answer_in_words_are_not_asked() -> None:
+    call = Message("assistant", "", tool_calls=(ToolCall("f", {}),))
+    rows = [HeldOutRow("a:1", (), text="a text"), HeldOutRow("a:2", (Message("user", "2?"), call))]
+    assert questions([], rows) == ()
+
+
+def test_tools_are_shown_with_the_question(chatml: ChatTokenizer) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    row = HeldOutRow("a:1", (Message("user", "Rain?"), Message("assistant", "No.")), tools=(tool,))
+    [question] = questions([], [row])
+    assert question.tools == (tool,)
+    assert '"name": "weather"' in chatml.decode(prompt_ids(chatml, question, "template"))
 
 
 def test_prompts_end_where_the_answer_begins(chatml: ChatTokenizer) -> None:

@@ -30,12 +30,19 @@ WORDS = (
     "auto",
     "ddp",
     "all-linear",
+    "truncate",
+    "split",
+    "drop",
+    "first_exhausted",
+    "all_exhausted",
 )
 TEXTS = ("500m", "16Gi", "a", "b", "a/b", "c/d", "a" * 40, "b" * 40, "https://store", "http://store:9000")
 ADDRESSES = ("s3://bucket/x", "s3://bucket/y")
 NESTED = (
     {"team": "a"},
     {"team": "b"},
+    {"jinja": "q"},
+    {"path": "q"},
     {"prompt": "q"},
     {"prompt": "r"},
     ["q"],
@@ -96,7 +103,7 @@ def _knobs(model: type[BaseModel], written: dict[str, Any], above: str) -> Itera
         else:
             yield from _knobs(chosen, value, f"{path}.")
     if "train" in model.model_fields:
-        yield from (f"{above}train.0.{name}" for name in ("path", "format", "columns"))
+        yield from (f"{above}train.0.{name}" for name in ("path", "format", "columns", "weight"))
 
 
 def _valid(base: dict[str, Any], path: str) -> Iterator[dict[str, Any]]:

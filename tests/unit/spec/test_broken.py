@@ -268,13 +268,14 @@ WHOLE = {
         "      columns: {promt: q, completion: 5}\n    - path: gs://b/x\nmethod: {type: loar}\n",
         [
             "2: model: needs one of `hub` (with `revision`), `path` or `uri`; write `hub: a/b` below it",
-            "5: data.train.0: needs one of `path` or `uri`; write `path: t.jsonl` below it",
-            "6: data.train.1: needs one of `path` or `uri`; did you mean `path`, not `pth`?",
-            "8: data.train.2.format: `mesages` is not `auto`, `messages` or `prompt_completion`; "
-            "did you mean `messages`?",
+            "5: data.train.0: needs one of `hub` (with `revision`), `path` or `uri`; write `path: t.jsonl` below it",
+            "6: data.train.1: needs one of `hub` (with `revision`), `path` or `uri`; did you mean `path`, not `pth`?",
+            "8: data.train.2.format: `mesages` is not `auto`, `messages`, `sharegpt`, `alpaca`, `guanaco`, `oasst`, "
+            "`prompt_completion` or `text`; did you mean `messages`?",
             "9: data.train.2.columns.completion: 5 is not text; put it in quotes",
-            "9: data.train.2.columns.promt: `promt` is not `messages`, `prompt`, `completion` or `system`; "
-            "did you mean `prompt`?",
+            "9: data.train.2.columns.promt: `promt` is not `messages`, `conversations`, `role`, `content`, `tools`, "
+            "`system`, `instruction`, `input`, `output`, `history`, `prompt`, `completion`, `text`, `message_id`, "
+            "`parent_id` or `rank`; did you mean `prompt`?",
             "10: data.train.3.path: is an address, not a path on this machine; for S3 write `uri: s3://bucket/prefix`",
             "11: method.type: `loar` is not `full` or `lora`; did you mean `lora`?",
         ],
@@ -296,7 +297,7 @@ WHOLE = {
         "method: {type: full}\n",
         [
             "2: model.revision: unknown field; known here: path",
-            "3: data.train.0.uri: unknown field; known here: format, columns, path",
+            "3: data.train.0.uri: unknown field; known here: format, columns, weight, streaming, path",
         ],
     ),
     "field of another method": (

@@ -45,7 +45,10 @@ def test_nothing_may_be_null(schema: Any) -> None:
 
 def test_fields_have_their_docstrings() -> None:
     training = job_schema()["$defs"]["Training"]["properties"]
-    assert training["max_length"]["description"] == "Tokens of a row; the rest is cut off and counted."
+    assert (
+        training["max_length"]["description"]
+        == "Tokens of a row, and of a pack; longer rows are treated as `data.overlong` says, and counted."
+    )
 
 
 def test_every_pattern_has_words() -> None:

@@ -1,0 +1,122 @@
+"""`sftjob data audit | preview | convert`: a spec's data, or a file's, as training will see them. No torch here."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sftjob.app.data_source import DataSet
+from sftjob.data.audit import SplitTally, findings, make_audit
+from sftjob.data.inputs import InputFile
+from sftjob.data.messages import Row, as_dicts
+from sftjob.data.problems import Problems
+from sftjob.data.rows import read_split
+from sftjob.errors import DataError, InputMissing, Problem, SpecError
+from sftjob.inputs import Progress
+from sftjob.records import Audit
+from sftjob.storage.local import placing
+
+if TYPE_CHECKING:
+    from sftjob.data.preview import PreviewRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    audit: Audit
+    wrong: tuple[Problem, ...]
+    """Why nobody should train on this."""
+    skipped: tuple[Problem, ...]
+    """What is wrong with the first rows that were left out, as the spec allows."""
+
+
+def audit_data(given: DataSet, progress: Progress) -> AuditResult:
+    """Reads all rows and counts.
+
+    Raises:
+        DataError: rows cannot be used.
+    """
+    problems = Problems(allowed=given.data.max_skipped_rows)
+    tallies = {}
+    for split, files in given.files.items():
+        progress(f"reading {', '.join(file.name for file in files)} …")
+        tallies[split] = _tally(given, split, files, problems)
+    problems.raise_any()
+    audit = make_audit(tallies, tokenised=given.tokenizer is not None)
+    names = {split: files[0].name for split, files in given.files.items()}
+    wrong = findings(tallies, audit, files=names, data=given.data, max_length=given.max_length)
+    return AuditResult(audit=audit, wrong=tuple(wrong), skipped=tuple(problems.shown))
+
+
+def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0) -> "list[PreviewRow]":
+    """Some rows of a split as the model will see them; rows that cannot be used are passed over.
+
+    Raises:
+        SpecError: no model was named.
+        InputMissing: the data have no such split.
+        DataError: there is no usable row.
+    """
+    from sftjob.data.encode import template_of  # noqa: PLC0415 - only where there is a tokenizer
+    from sftjob.data.preview import preview  # noqa: PLC0415
+    from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415
+
+    if given.tokenizer is None:
+        raise SpecError("names no model, so there are no tokens", field="--model", hint="give --model FOLDER")
+    if split not in given.files:
+        raise InputMissing(f"there are no rows of `{split}`", hint="the splits are train and eval (data.eval, --eval)")
+    problems, counts = Problems(), SplitTally().counts
+    rows = read_split(given.files[split], mixing=given.data.mixing, problems=problems, counts=counts)
+    found = list(islice(rows, skip, skip + count))
+    if not found:
+        problems.raise_any()
+        raise DataError(f"has no more than {skip} rows", file=given.files[split][0].name, hint="lower --skip")
+    tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
+    return preview(tokenizer, found, train_on=given.data.train_on, max_length=given.max_length)
+
+
+def convert_data(given: DataSet, out: Path) -> int:
+    """Writes all rows as ChatML JSON Lines, whole or not at all, and returns their number.
+
+    Raises:
+        DataError: rows cannot be used.
+        Denied, DiskFull: the file cannot be written.
+    """
+    problems, count = Problems(), 0
+    with placing(out) as file:
+        for row in read_split(
+            given.files["train"], mixing=given.data.mixing, problems=problems, counts=SplitTally().counts
+        ):
+            file.write(_line(row))
+            count += 1
+        problems.raise_any()
+    return count
+
+
+def _tally(given: DataSet, split: str, files: Sequence[InputFile], problems: Problems) -> SplitTally:
+    tally, mixing = SplitTally(), given.data.mixing
+    if given.tokenizer is None:
+        before = problems.rows
+        for row in read_split(files, mixing=mixing, problems=problems, counts=tally.counts):
+            tally.add_row(row)
+            tally.add_characters(row)
+        tally.counts["skipped"] = problems.rows - before
+        tally.counts["rows"] += tally.counts["skipped"] + tally.counts["unmixed"]
+        return tally
+    from sftjob.data.encode import encode_options, encode_split, require_embeddings, template_of  # noqa: PLC0415
+    from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415 - a check without a model needs no tokenizer
+
+    if given.vocab_size is not None:
+        tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
+        require_embeddings(tokenizer, given.tokenizer, given.vocab_size)
+    options = encode_options(given.data, model=given.tokenizer, max_length=given.max_length, held_out=split == "eval")
+    for _ in encode_split(files, options, mixing=mixing, problems=problems, tally=tally):
+        pass
+    return tally
+
+
+def _line(row: Row) -> bytes:
+    value: dict[str, object] = {"text": row.text} if row.text is not None else {"messages": as_dicts(row.messages)}
+    if row.tools:
+        value["tools"] = row.tools
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
