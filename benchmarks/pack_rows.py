@@ -2,8 +2,8 @@
 
     python benchmarks/pack_rows.py [--rows 100000] [--rounds 3] [--seed 0]
 
-TRL packs inside `Dataset.map`, which also copies the tokens; so three times are printed: ours, TRL's function on an
-Arrow table of lengths alone (four bytes a token in one column), and TRL's whole `pack_dataset`. Best of the rounds.
+TRL packs inside `Dataset.map` and copies the tokens too; so three times are printed: ours, TRL's function on an Arrow
+table of one column, and its whole `pack_dataset`. Best of the rounds. What ours leaves out, the copying, is in prepare.
 """
 
 import argparse

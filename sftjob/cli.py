@@ -50,7 +50,7 @@ Template = Annotated[
     str | None, typer.Option("--template", help="model (its own), chatml, or a Jinja file; by default the model's own.")
 ]
 TrainOn = Annotated[str | None, typer.Option("--train-on", help="assistant (default), last_assistant or all.")]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=1, help="Tokens of a row.")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=2, help="Tokens of a row.")]
 
 
 @app.command()

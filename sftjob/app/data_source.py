@@ -98,7 +98,7 @@ def data_of_spec(loaded: LoadedSpec, progress: Progress) -> Iterator[DataSet]:
             yield DataSet(
                 data=_with_template(spec.data, loaded.folder),
                 files={
-                    split: tuple(_input_files(getattr(spec.data, split), loaded.folder, Path(scratch), storage))
+                    split: tuple(_input_files(spec.data, split, loaded.folder, Path(scratch), storage))
                     for split in splits
                     if getattr(spec.data, split)
                 },
@@ -138,7 +138,7 @@ def data_of_file(
         limit = (facts.max_position_embeddings if facts else None) or MAX_LENGTH_DEFAULT
         yield DataSet(
             data=data,
-            files={split: tuple(_input_files(getattr(data, split), Path(), Path(scratch), {})) for split in splits},
+            files={split: tuple(_input_files(data, split, Path(), Path(scratch), {})) for split in splits},
             tokenizer=fetch_tokenizer(source, Path(scratch) / "model", progress=progress) if source else None,
             max_length=max_length or min(limit, MAX_LENGTH_DEFAULT),
             vocab_size=facts.vocab_size if facts else None,
@@ -202,12 +202,13 @@ def _located_model(source: ModelSource, folder: Path) -> ModelSource:
 
 
 def _input_files(
-    sources: Sequence[DataSource], folder: Path, scratch: Path, storage: Mapping[str, str | None]
+    data: Data, split: str, folder: Path, scratch: Path, storage: Mapping[str, str | None]
 ) -> Iterator[InputFile]:
-    for source in sources:
+    sources: Sequence[DataSource] = getattr(data, split)
+    for number, source in enumerate(sources):
         how = source.model_dump(include={"format", "columns", "weight"})
         if isinstance(source, HubData):
-            yield InputFile(name=hub_name(source), hub=source, **how)
+            yield InputFile(name=hub_name(source), hub=source, field=f"data.{split}.{number}", **how)
             continue
         here = source
         if isinstance(source, LocalData):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from sftjob.data.inputs import hub_name
 from sftjob.data.raw_rows import RawRow, broken
 from sftjob.errors import DataError, InputMissing, SftjobError, SpecError
 from sftjob.inputs import Progress
@@ -25,12 +26,6 @@ _LOOK: Final = "download the file and name it with `path`: then messages name it
 _TRANSPORT: Final = re.compile(r"(httpx|httpcore|huggingface_hub|hf_xet)")
 """Packages whose errors are about the way to the hub, whatever wraps them."""
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-
-
-def hub_name(source: HubData) -> str:
-    """What messages and row ids call a data set: `owner/name@1a2b3c4d/config/train`."""
-    config = f"/{source.config}" if source.config else ""
-    return f"{source.hub}@{source.revision[:8]}{config}/{source.split}"
 
 
 def scan_hub(source: HubData, *, progress: Progress) -> Iterator[RawRow]:

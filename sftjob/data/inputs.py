@@ -21,6 +21,8 @@ class InputFile(Stored):
     columns: dict[str, str] = Field(default_factory=dict)
     weight: float | None = None
     """Share of the mix."""
+    field: str = ""
+    """Where the spec names it, for instance `data.train.0`."""
 
 
 def hub_name(source: HubData) -> str:

@@ -31,6 +31,8 @@ class Problems:
         """Books what loses an unknown number of rows: no cap allows that."""
         self._fatal = True
         self._add(problem)
+        if problem not in self.shown:
+            self.shown[-1] = problem
 
     def merge(self, other: "Problems") -> None:
         """Adds what was found in later rows."""

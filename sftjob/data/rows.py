@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 
@@ -10,7 +11,7 @@ from sftjob.data.inputs import InputFile
 from sftjob.data.messages import Row
 from sftjob.data.mixing import chosen_rows, mixed_sizes
 from sftjob.data.problems import Problems
-from sftjob.errors import InputMissing
+from sftjob.errors import InputMissing, SftjobError
 from sftjob.spec.data import Mixing
 
 
@@ -47,12 +48,26 @@ def read_rows(file: InputFile, problems: Problems) -> Iterator[Row]:
     if file.hub is not None:
         from sftjob.data.hub_rows import scan_hub  # noqa: PLC0415 - imports datasets, which takes seconds
 
-        raws = scan_hub(file.hub, progress=print)
-        yield from convert_rows(raws, file=file.name, format=file.format, columns=file.columns, problems=problems)
+        with _in_source(file):
+            raws = scan_hub(file.hub, progress=print)
+            yield from convert_rows(raws, file=file.name, format=file.format, columns=file.columns, problems=problems)
     elif file.path is not None:
         yield from iter_messages(file.path, format=file.format, columns=file.columns, name=file.name, problems=problems)
     else:
         raise InputMissing("neither a file nor a data set on the hub", file=file.name)
+
+
+@contextmanager
+def _in_source(file: InputFile) -> Iterator[None]:
+    """Errors name `hub`, `revision`, `config` or `split`; the spec's field stands before them."""
+    try:
+        yield
+    except SftjobError as error:
+        fields = (
+            replace(each, field=f"{file.field}.{each.field}") if each.field and file.field else each
+            for each in error.problems
+        )
+        raise type(error)(fields) from error
 
 
 def _named(files: Sequence[InputFile]) -> list[InputFile]:

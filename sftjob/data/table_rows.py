@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from sftjob.data.json_rows import Refused
 from sftjob.data.raw_rows import MAX_ROW_BYTES, TOO_LONG, BrokenFile, JsonObject, RawRow, broken
-from sftjob.data.table_types import as_plain, check_schema, json_parser
+from sftjob.data.table_types import as_plain, check_schema, json_maker
 from sftjob.errors import Problem
 
 Batches = Iterator[Any]
@@ -159,10 +159,10 @@ def _value(batch: Any) -> JsonObject | Problem:
 def _rows(batch: Any) -> list[JsonObject]:
     columns = [as_plain(column) for column in batch.columns]
     plain = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    parsers = {field.name: parse for field in batch.schema if (parse := json_parser(field.type))}
+    makers = {field.name: make for field in batch.schema if (make := json_maker(field.type))}
     rows: list[JsonObject] = plain.to_pylist(maps_as_pydicts="strict")
     for row in rows:
-        row.update({name: parse(row[name]) for name, parse in parsers.items()})
+        row.update({name: make(row[name]) for name, make in makers.items()})
     return rows
 
 

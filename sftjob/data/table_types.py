@@ -41,17 +41,28 @@ def as_plain(column: Any) -> Any:
     return column
 
 
-def json_parser(type: Any) -> Callable[[Any], object] | None:
-    """What makes values of the JSON texts inside a column's values; None where there are none."""
+def json_maker(type: Any) -> Callable[[Any], Any] | None:
+    """What makes JSON of the Python values of a type; None where they are it already.
+
+    JSON texts are parsed. A struct has the keys of all rows, null where a row does not have them: those are left out,
+    or a call would get arguments that nobody wrote.
+    """
     if isinstance(type, pa.JsonType):
         return lambda value: None if value is None else parse_json(value)
-    if _is_list(type) and (parse := json_parser(type.value_type)):
-        return lambda values: None if values is None else [parse(value) for value in values]
+    if types.is_dictionary(type):
+        return json_maker(type.value_type)
+    if _is_list(type) and (inner := json_maker(type.value_type)):
+        return lambda values: None if values is None else [inner(value) for value in values]
+    if types.is_map(type) and (item := json_maker(type.item_type)):
+        return lambda pairs: None if pairs is None else {key: item(value) for key, value in pairs.items()}
     if types.is_struct(type):
-        parsers = {field.name: parse for field in type if (parse := json_parser(field.type))}
-        if parsers:
-            return lambda value: value and {**value, **{key: parse(value[key]) for key, parse in parsers.items()}}
+        makers = {field.name: json_maker(field.type) or _same for field in type}
+        return lambda value: value and {key: makers[key](item) for key, item in value.items() if item is not None}
     return None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _check_names(names: Sequence[str], column: str) -> None:

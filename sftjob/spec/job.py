@@ -27,7 +27,7 @@ class Training(SpecModel):
     """Rows a process takes at once."""
     gradient_accumulation_steps: PositiveInt | None = None
     per_device_eval_batch_size: PositiveInt | None = None
-    max_length: PositiveInt | None = None
+    max_length: int | None = Field(default=None, ge=2)
     """Tokens of a row, and of a pack; longer rows are treated as `data.overlong` says, and counted."""
     packing: bool | None = None
     """Put several rows into one of `max_length` tokens, each with positions and attention of its own."""

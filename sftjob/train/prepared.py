@@ -42,7 +42,7 @@ def provide_data(attempt: Attempt, given: DataInputs) -> PreparedData:
         DataError, ConfigurationError, InputMissing: as the data or the tokenizer deserve; files and lines are named.
         Superseded: a newer attempt has taken over; nothing was stored.
     """
-    files = {split: tuple(_fetch(sources, attempt, given)) for split, sources in _splits(attempt)}
+    files = {split: tuple(_fetch(split, sources, attempt, given)) for split, sources in _splits(attempt)}
     hashes = [hash_file(file.path) if file.path else None for split in files.values() for file in split]
     digest = data_digest(attempt.job, hashes, tokenizer_digest(given.model))
     prepared = _stored(attempt, digest)
@@ -61,12 +61,12 @@ def _splits(attempt: Attempt) -> tuple[tuple[str, Sequence[DataSource]], ...]:
     return ("train", attempt.job.data.train), ("eval", attempt.job.data.eval)
 
 
-def _fetch(sources: Sequence[DataSource], attempt: Attempt, given: DataInputs) -> Iterator[InputFile]:
+def _fetch(split: str, sources: Sequence[DataSource], attempt: Attempt, given: DataInputs) -> Iterator[InputFile]:
     storage = given.run.spec.storage
-    for source in sources:
+    for number, source in enumerate(sources):
         how = source.model_dump(include={"format", "columns", "weight"})
         if isinstance(source, HubData):
-            yield InputFile(name=hub_name(source), hub=source, **how)
+            yield InputFile(name=hub_name(source), hub=source, field=f"data.{split}.{number}", **how)
             continue
         path, name = fetch_data(
             source,

@@ -188,7 +188,11 @@ class World:
         self.value: dict[str, Any] = {
             "name": "tiny",
             "model": {"path": str(base)},
-            "data": {name: [{"path": str(root / f"{name}.jsonl")}] for name in files} | {"template": "chatml"},
+            "data": {
+                **{name: [{"path": str(root / f"{name}.jsonl")}] for name in files},
+                "template": "chatml",
+                "max_overlap": 1.0,
+            },
             "method": {"type": "lora", "r": 2},
             "training": {"max_length": 64},
             "launch": {"gpus_per_node": 0},

@@ -3,7 +3,6 @@
 import json
 import random
 from array import array
-from array import array
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +10,6 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from sftjob.data import Message
-from sftjob.data.arrow import ArrowRows
 from sftjob.data.arrow import ArrowRows
 from sftjob.data.masks import encode_messages
 from sftjob.data.messages import ToolCall, as_dicts

@@ -45,6 +45,7 @@ WRITTEN: dict[str, Any] = {
     "gradient_accumulation_steps": 5,
     "per_device_eval_batch_size": 3,
     "max_length": 2048,
+    "packing": True,
     "seed": 0,
     "precision": "fp32",
     "gradient_checkpointing": True,

@@ -28,7 +28,7 @@ REPO = "owner/small"
 SECRET = "xyzzy"
 CHATS: list[dict[str, object]] = [
     {"messages": [{"role": "user", "content": SECRET}], "more": {"a": 1}},
-    {"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": None}], "more": [1]},
+    {"messages": [{"role": "user", "content": "b"}, {"role": "assistant"}], "more": [1]},
 ]
 HELD_OUT: list[dict[str, object]] = [{"prompt": "a", "completion": "b"}]
 PAIRS: list[dict[str, object]] = [

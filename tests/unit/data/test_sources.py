@@ -208,7 +208,7 @@ class TestCsv:
 class TestTables:
     def test_nested_values(self, tmp_path: Path) -> None:
         rows: list[dict[str, object]] = [
-            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}], "n": 1},
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}], "n": 1},
             {"messages": [], "n": None},
             {"messages": None, "n": 3},
         ]
@@ -255,6 +255,15 @@ class TestTables:
                 }
             ]
 
+    def test_keys_that_only_other_rows_have_are_left_out(self, tmp_path: Path) -> None:
+        calls: list[dict[str, object]] = [
+            {"calls": [{"name": "a", "arguments": {"city": "x"}}], "more": None},
+            {"calls": [{"name": "b", "arguments": {"n": 1, "deep": [{"k": 2}, {"l": 3}]}}], "more": {"m": 4}},
+        ]
+        path = tmp_path / "f"
+        path.write_bytes(parquet(calls))
+        assert [row.value for row in scan_rows(path, name="f")] == calls
+
     def test_json_columns_are_parsed(self, tmp_path: Path) -> None:
         texts = pa.array(['{"a": 1}', "[true, null]", None])
         column = pa.ExtensionArray.from_storage(pa.json_(), texts)
@@ -266,7 +275,7 @@ class TestTables:
             assert values(scan(tmp_path / "f", arrow(table, kind))) == [
                 {"plain": {"a": 1}, "nested": {"inner": {"a": 1}}, "listed": [{"a": 1}]},
                 {"plain": [True, None], "nested": {"inner": [True, None]}, "listed": []},
-                {"plain": None, "nested": {"inner": None}, "listed": [[True, None], None]},
+                {"plain": None, "nested": {}, "listed": [[True, None], None]},
             ]
 
     def test_rows_are_counted_over_batches_and_row_groups(self, tmp_path: Path) -> None:

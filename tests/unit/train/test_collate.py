@@ -3,6 +3,7 @@ import torch
 
 from sftjob.train.collate import Collator
 
+pytestmark = pytest.mark.train  # imports torch, which takes as long as the whole quick ring
 PAD = 9
 
 
