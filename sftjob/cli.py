@@ -116,6 +116,12 @@ def audit(
     train_on: TrainOn = None,
     max_length: MaxLength = None,
     set_: Sets = None,
+    overlong: Annotated[
+        str | None, typer.Option("--overlong", help="For longer rows: truncate (default), split or drop.")
+    ] = None,
+    max_overlap: Annotated[
+        float | None, typer.Option("--max-overlap", help="Share of held-out rows that may be asked in training, too.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Count rows, tokens, duplicates and overlap; fail on data that nobody should train on."""
@@ -124,14 +130,12 @@ def audit(
     from sftjob.app.data_text import audit_lines
     from sftjob.errors import DataError
 
-    options = _data_options(format_, column, template, train_on)
+    options = _data_options(format_, column, template, train_on, overlong=overlong, max_overlap=max_overlap)
     with open_data(
         source, held_out, options, model=model, max_length=max_length, overrides=set_, progress=_note
     ) as given:
         result = audit_data(given, _note)
     _say(result.audit.to_json().decode() if as_json else "\n".join(audit_lines(result.audit)))
-    for problem in result.skipped:
-        _note(f"skipped: {problem}")
     if result.wrong:
         raise DataError(result.wrong)
 
@@ -162,14 +166,17 @@ def preview(
     with open_data(
         source, held_out, options, model=model, max_length=max_length, overrides=set_, progress=_note
     ) as given:
-        shown = preview_data(given, split, rows, skip=skip)
+        shown = preview_data(given, split, rows, skip=skip, progress=_note)
     if page is None:
         from rich.console import Console
 
-        Console(highlight=False, soft_wrap=True).print(preview_text(shown))
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(preview_text(shown, marks=console.color_system is None))
         return
+    from sftjob.app.data import require_no_folder
     from sftjob.storage.local import placing
 
+    require_no_folder(page)
     with placing(page) as file:
         file.write(preview_html(shown, str(source)).encode())
     _say(f"wrote    {page}")
@@ -177,17 +184,17 @@ def preview(
 
 @data_app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A data file.")],
+    source: Source,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Gets ChatML JSON Lines.")],
     format_: Format = None,
     column: Columns = None,
 ) -> None:
-    """Write a data file as ChatML JSON Lines: a `messages` column, and `tools` where there are any."""
+    """Write training rows as ChatML JSON Lines: a `messages` column, and `tools` where there are any."""
     from sftjob.app.data import convert_data
     from sftjob.app.data_source import open_data
 
     with open_data(source, None, _data_options(format_, column), progress=_note) as given:
-        _say(f"wrote    {output}: {convert_data(given, output):,} rows")
+        _say(f"wrote    {output}: {convert_data(given, output, _note):,} rows")
 
 
 @app.command()
@@ -233,7 +240,11 @@ def _told_errors() -> Iterator[None]:
 
 
 def _data_options(
-    format_: str | None, column: list[str] | None, template: str | None = None, train_on: str | None = None
+    format_: str | None,
+    column: list[str] | None,
+    template: str | None = None,
+    train_on: str | None = None,
+    **more: object,
 ) -> dict[str, object]:
     """Options of a spec's data block, as far as they were given on the command line."""
     from sftjob.app.data_source import column_names, template_option
@@ -243,6 +254,7 @@ def _data_options(
         "columns": column_names(column) if column else None,
         "template": template_option(template) if template else None,
         "train_on": train_on,
+        **more,
     }
     return {key: value for key, value in given.items() if value is not None}
 

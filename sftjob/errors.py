@@ -44,7 +44,9 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file
         text = ": ".join(part for part in (where, self.field, self.reason) if part)
-        return f"{text}; {self.hint}" if self.hint else text
+        whole = f"{text}; {self.hint}" if self.hint else text
+        # The names of columns and files are other people's: they may hold line breaks and what steers a terminal.
+        return "".join(each if each.isprintable() else "\ufffd" for each in whole)
 
 
 class SftjobError(Exception):

@@ -284,7 +284,9 @@ def _require_file(path: Path) -> None:
     if not path.exists():
         raise InputMissing(f"{path} does not exist", hint="check the path; a relative one starts at the spec's folder")
     if not path.is_file():
-        raise InputMissing(f"{path} is a folder", hint="name a file in it")
+        if path.is_dir():
+            raise InputMissing(f"{path} is a folder", hint="name a file in it")
+        raise InputMissing(f"{path} is not a regular file", hint="write its content into a file")
 
 
 def _raise_all(errors: list[SftjobError]) -> None:

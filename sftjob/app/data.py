@@ -1,7 +1,7 @@
 """`sftjob data audit | preview | convert`: a spec's data, or a file's, as training will see them. No torch here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from sftjob.app.data_source import DataSet
 from sftjob.data.audit import SplitTally, findings, make_audit
-from sftjob.data.inputs import InputFile
 from sftjob.data.messages import Row, as_dicts
 from sftjob.data.problems import Problems
 from sftjob.data.rows import read_split
@@ -27,8 +26,6 @@ class AuditResult:
     audit: Audit
     wrong: tuple[Problem, ...]
     """Why nobody should train on this."""
-    skipped: tuple[Problem, ...]
-    """What is wrong with the first rows that were left out, as the spec allows."""
 
 
 def audit_data(given: DataSet, progress: Progress) -> AuditResult:
@@ -41,20 +38,21 @@ def audit_data(given: DataSet, progress: Progress) -> AuditResult:
     tallies = {}
     for split, files in given.files.items():
         progress(f"reading {', '.join(file.name for file in files)} …")
-        tallies[split] = _tally(given, split, files, problems)
+        tallies[split] = _tally(given, split, problems, progress)
     problems.raise_any()
+    _tell_skipped(problems, progress)
     audit = make_audit(tallies, tokenised=given.tokenizer is not None)
     names = {split: files[0].name for split, files in given.files.items()}
     wrong = findings(tallies, audit, files=names, data=given.data, max_length=given.max_length)
-    return AuditResult(audit=audit, wrong=tuple(wrong), skipped=tuple(problems.shown))
+    return AuditResult(audit=audit, wrong=tuple(wrong))
 
 
-def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0) -> "list[PreviewRow]":
-    """Some rows of a split as the model will see them; rows that cannot be used are passed over.
+def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0, progress: Progress) -> "list[PreviewRow]":
+    """Some rows of a split as the model will see them; rows that cannot be used are told and passed over.
 
     Raises:
-        SpecError: no model was named.
-        InputMissing: the data have no such split.
+        SpecError: no model was named, or there is no such split.
+        InputMissing: no rows are held out.
         DataError: there is no usable row.
     """
     from sftjob.data.encode import template_of  # noqa: PLC0415 - only where there is a tokenizer
@@ -63,41 +61,65 @@ def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0) -> "l
 
     if given.tokenizer is None:
         raise SpecError("names no model, so there are no tokens", field="--model", hint="give --model FOLDER")
+    if split not in ("train", "eval"):
+        raise SpecError(f"`{split}` is no split", field="--split", hint="write train or eval")
     if split not in given.files:
-        raise InputMissing(f"there are no rows of `{split}`", hint="the splits are train and eval (data.eval, --eval)")
-    problems, counts = Problems(), SplitTally().counts
-    rows = read_split(given.files[split], mixing=given.data.mixing, problems=problems, counts=counts)
-    found = list(islice(rows, skip, skip + count))
+        raise InputMissing("no rows are held out", field="--split", hint="name them with data.eval, or with --eval")
+    problems = Problems()
+    found = list(islice(_rows(given, split, problems, progress), skip, skip + count))
     if not found:
         problems.raise_any()
         raise DataError(f"has no more than {skip} rows", file=given.files[split][0].name, hint="lower --skip")
     tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
-    return preview(tokenizer, found, train_on=given.data.train_on, max_length=given.max_length)
+    shown = preview(tokenizer, found, train_on=given.data.train_on, max_length=given.max_length, problems=problems)
+    if not shown:
+        problems.raise_any()
+    _tell_skipped(problems, progress)
+    return shown
 
 
-def convert_data(given: DataSet, out: Path) -> int:
-    """Writes all rows as ChatML JSON Lines, whole or not at all, and returns their number.
+def convert_data(given: DataSet, out: Path, progress: Progress) -> int:
+    """Writes the training rows as ChatML JSON Lines, whole or not at all, and returns their number.
 
     Raises:
         DataError: rows cannot be used.
+        SpecError: `out` is a folder.
         Denied, DiskFull: the file cannot be written.
     """
-    problems, count = Problems(), 0
+    require_no_folder(out)
+    problems, count = Problems(allowed=given.data.max_skipped_rows), 0
     with placing(out) as file:
-        for row in read_split(
-            given.files["train"], mixing=given.data.mixing, problems=problems, counts=SplitTally().counts
-        ):
+        for row in _rows(given, "train", problems, progress):
             file.write(_line(row))
             count += 1
         problems.raise_any()
+    _tell_skipped(problems, progress)
     return count
 
 
-def _tally(given: DataSet, split: str, files: Sequence[InputFile], problems: Problems) -> SplitTally:
-    tally, mixing = SplitTally(), given.data.mixing
+def require_no_folder(path: Path) -> None:
+    """Raises SpecError where a file is to be written and a folder stands."""
+    if path.is_dir():
+        raise SpecError("is a folder", file=str(path), hint="name a file")
+
+
+def _rows(given: DataSet, split: str, problems: Problems, progress: Progress) -> Iterator[Row]:
+    counts = SplitTally().counts
+    return read_split(given.files[split], mixing=given.data.mixing, problems=problems, counts=counts, progress=progress)
+
+
+def _tell_skipped(problems: Problems, progress: Progress) -> None:
+    for problem in problems.shown:
+        progress(f"skipped: {problem}")
+    if problems.rows > len(problems.shown):
+        progress(f"skipped: {problems.rows:,} rows in all")
+
+
+def _tally(given: DataSet, split: str, problems: Problems, progress: Progress) -> SplitTally:
+    tally, files, mixing = SplitTally(), given.files[split], given.data.mixing
     if given.tokenizer is None:
         before = problems.rows
-        for row in read_split(files, mixing=mixing, problems=problems, counts=tally.counts):
+        for row in read_split(files, mixing=mixing, problems=problems, counts=tally.counts, progress=progress):
             tally.add_row(row)
             tally.add_characters(row)
         tally.counts["skipped"] = problems.rows - before
@@ -110,7 +132,7 @@ def _tally(given: DataSet, split: str, files: Sequence[InputFile], problems: Pro
         tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
         require_embeddings(tokenizer, given.tokenizer, given.vocab_size)
     options = encode_options(given.data, model=given.tokenizer, max_length=given.max_length, held_out=split == "eval")
-    for _ in encode_split(files, options, mixing=mixing, problems=problems, tally=tally):
+    for _ in encode_split(files, options, mixing=mixing, problems=problems, tally=tally, progress=progress):
         pass
     return tally
 

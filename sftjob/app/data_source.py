@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sftjob.data.inputs import InputFile, hub_name
 from sftjob.errors import SftjobError, SpecError
-from sftjob.inputs import Progress, fetch_data, read_template
+from sftjob.inputs import Progress, fetch_data, in_field, read_template
 from sftjob.model_source import fetch_config, fetch_tokenizer
 from sftjob.plan import model_facts
 from sftjob.resolve import MAX_LENGTH_DEFAULT, resolve
@@ -67,7 +67,7 @@ def open_data(
         SftjobError: of `data_of_spec` and `data_of_file`.
     """
     if source.suffix in SPEC_SUFFIXES:
-        if options or held_out or model or max_length:
+        if options or held_out or model is not None or max_length:
             raise SpecError(
                 "a spec says this itself", file=str(source), hint="use --set, for instance data.train_on=all"
             )
@@ -130,10 +130,15 @@ def data_of_file(
         max_length: tokens of a row; by default what training would take.
         progress: is given lines for people.
     """
+    if model is None and (useless := [name for name in ("template", "train_on") if name in options]):
+        flag = useless[0].replace("_", "-")
+        raise SpecError("says nothing without a model", field=f"--{flag}", hint="give --model FOLDER")
+    if model is None and max_length:
+        raise SpecError("counts tokens, and without a model there are none", field="--max-length", hint="give --model")
     splits = {"train": train, **({"eval": held_out} if held_out else {})}
     data = _data_block(splits, options)
     with tempfile.TemporaryDirectory(prefix="sftjob-data-") as scratch:
-        source = parse_model(model) if model else None
+        source = parse_model(model) if model is not None else None
         facts = model_facts(fetch_config(source, store_root=None, inputs={})) if source else None
         limit = (facts.max_position_embeddings if facts else None) or MAX_LENGTH_DEFAULT
         yield DataSet(
@@ -151,6 +156,8 @@ def parse_model(text: str) -> ModelSource:
     Raises:
         SpecError: a hub id without its revision.
     """
+    if not text:
+        raise SpecError("is empty", field="--model", hint="name a folder, owner/name@revision or s3://…")
     if text.startswith("s3://"):
         return StoredModel(uri=text)
     if Path(text).exists() or "@" not in text:
@@ -213,5 +220,6 @@ def _input_files(
         here = source
         if isinstance(source, LocalData):
             here = source.model_copy(update={"path": str(folder / Path(source.path).expanduser())})
-        path, name = fetch_data(here, scratch, store_root=None, inputs={}, **storage)
+        with in_field(f"data.{split}.{number}"):
+            path, name = fetch_data(here, scratch, store_root=None, inputs={}, **storage)
         yield InputFile(path=path, name=source.path if isinstance(source, LocalData) else name, **how)

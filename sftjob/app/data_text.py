@@ -19,6 +19,7 @@ _COLOURS: Final = {
     "trained": "background:#c9f0d0;color:#063",
     "cut": "color:#b33;text-decoration:line-through",
 }
+_MARKS: Final = {"context": ("", ""), "trained": ("⟦", "⟧"), "cut": ("⟪", "⟫")}
 _WORDS: Final = {"context": "read, not trained", "trained": "trained", "cut": "beyond max_length"}
 
 
@@ -32,17 +33,18 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         yield f"overlap  {audit.overlap:,} of {held_out:,} held-out rows are asked in train, too{rows}"
 
 
-def preview_text(rows: "Sequence[PreviewRow]") -> "Text":
-    """Rows for a terminal; colours appear where it has them."""
+def preview_text(rows: "Sequence[PreviewRow]", *, marks: bool = False) -> "Text":
+    """Rows for a terminal; with `marks`, for one without colours: ⟦trained⟧, ⟪beyond max_length⟫."""
     from rich.text import Text  # noqa: PLC0415 - only a person who looks needs it
 
     shown = Text()
     for row in rows:
         shown.append(f"{_head(row)}\n", style="bold")
         for segment in row.segments:
-            shown.append(segment.text, style=_STYLES[segment.kind])
+            before, after = _MARKS[segment.kind] if marks else ("", "")
+            shown.append(f"{before}{segment.text}{after}", style=_STYLES[segment.kind])
         shown.append("\n\n")
-    shown.append_text(_legend())
+    shown.append_text(_legend(marks=marks))
     return shown
 
 
@@ -99,10 +101,11 @@ def _head(row: "PreviewRow") -> str:
     return f"{row.id}   {row.tokens:,} tokens, {row.trained:,} trained"
 
 
-def _legend() -> "Text":
+def _legend(*, marks: bool) -> "Text":
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    return Text("   ").join(Text(word, style=_STYLES[kind]) for kind, word in _WORDS.items())
+    words = {kind: word.join(_MARKS[kind]) if marks else word for kind, word in _WORDS.items()}
+    return Text("   ").join(Text(word, style=_STYLES[kind]) for kind, word in words.items())
 
 
 def _span(segment: "Segment") -> str:

@@ -1,6 +1,7 @@
 """`sftjob validate`: everything that can be known without a network, a GPU or torch."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sftjob.errors import SftjobError
 from sftjob.inputs import base_name, pin_local
@@ -27,8 +28,20 @@ def validate(loaded: LoadedSpec) -> Iterator[str]:
             return
         config = fetch_config(pinned.model, store_root=None, inputs=inputs)
         yield f"ok       {_summary(spec, resolve(pinned, model_facts(config)))}"
+        yield _checked_template(pinned, loaded.folder / Path(spec.model.path).expanduser())
     except SftjobError as error:
         raise loaded.located(error) from error
+
+
+def _checked_template(pinned: JobSpec, model: Path) -> str:
+    """Whether tokenizer and template fit each other; needs what tokenises, but no model."""
+    try:
+        from sftjob.data.encode import template_of  # noqa: PLC0415 - the core has no tokenizer
+        from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415
+    except ImportError:
+        return "unknown  whether the chat template fits: that needs the extra `train`"
+    tokenizer = ChatTokenizer.from_folder(model, template=template_of(pinned.data))
+    return f"ok       chat template {tokenizer.template.sha256[:8]} ends a turn with a token that is trained"
 
 
 def _summary(spec: JobSpec, job: ResolvedJob) -> str:

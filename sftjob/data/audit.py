@@ -30,17 +30,23 @@ class SplitTally:
         """A fingerprint of each row, repetitions in a mix left out."""
         self.questions: list[tuple[int, str]] = []
         """A fingerprint of what is asked last in each row, and the row's id."""
+        self.asked: list[int] = []
+        """Fingerprints of all that is asked, earlier turns included."""
 
-    def add_row(self, row: Row) -> None:
+    def add_row(self, row: Row, *, usable: bool = True) -> None:
         """Counts a row of a file; a further copy of it in a mix counts as a repetition alone."""
         if row.copy:
-            self.counts["repeated"] += 1
+            self.counts["repeated"] += usable
             return
         self.counts["rows"] += 1
+        if not usable:
+            return
         self.counts["left_out"] += row.left_out
         self.messages_by_role.update(message.role for message in row.messages)
         self.conversations.append(_fingerprint(row.text or json.dumps([as_dicts(row.messages), row.tools])))
-        self.questions.append((_fingerprint(_question(row)), row.id))
+        questions = [_fingerprint(question) for question in _questions(row)]
+        self.questions.append((questions[-1], row.id))
+        self.asked += questions
 
     def add_encoded(self, whole: Encoded, pieces: Sequence[Encoded]) -> None:
         """Counts one row's tokens and what became of them under `max_length`."""
@@ -82,6 +88,7 @@ class SplitTally:
         self.longest = max(self.longest, other.longest)
         self.conversations += other.conversations
         self.questions += other.questions
+        self.asked += other.asked
 
     def audit(self, *, packs: int | None = None) -> SplitAudit:
         """What was counted, as a record."""
@@ -171,16 +178,22 @@ def _token_findings(split: str, counts: Counter[str], *, file: str, data: Data, 
 def _overlapping(tallies: Mapping[str, SplitTally]) -> Iterator[str]:
     if "eval" not in tallies or "train" not in tallies:
         return
-    asked = {fingerprint for fingerprint, _ in tallies["train"].questions}
+    asked = set(tallies["train"].asked)
     yield from (row for fingerprint, row in tallies["eval"].questions if fingerprint in asked)
 
 
-def _question(row: Row) -> str:
-    """All before the last answer, whatever its case and its blanks; a plain text is its own question."""
+def _questions(row: Row) -> list[str]:
+    """For each answer of a row all that comes before it, whatever its case and its blanks.
+
+    A row in which nobody asks is its own question, and so is a plain text.
+    """
     if row.text is not None:
-        return _folded([row.text])
-    last = max(place for place, message in enumerate(row.messages) if message.role == "assistant")
-    return _folded(_texts(row.messages[:last]))
+        return [_folded([row.text])]
+    answers = [place for place, message in enumerate(row.messages) if message.role == "assistant"]
+    asked = [row.messages[:place] for place in answers]
+    return [_folded(_texts(before)) for before in asked if any(message.role == "user" for message in before)] or [
+        _folded(_texts(row.messages))
+    ]
 
 
 def _texts(messages: Iterable[Message]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from sftjob.data.problems import Problems
 from sftjob.data.rows import read_split
 from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import DataError, SpecError
+from sftjob.inputs import Progress
 from sftjob.spec import TemplateFile, TemplateText
 from sftjob.spec.data import Data, Mixing, Overlong, TrainOn
 
@@ -80,7 +81,13 @@ def encode_options(data: Data, *, model: Path, max_length: int, held_out: bool) 
 
 
 def encode_split(
-    files: Sequence[InputFile], options: EncodeOptions, *, mixing: Mixing, problems: Problems, tally: SplitTally
+    files: Sequence[InputFile],
+    options: EncodeOptions,
+    *,
+    mixing: Mixing,
+    problems: Problems,
+    tally: SplitTally,
+    progress: Progress = print,
 ) -> Iterator[Block]:
     """Reads and encodes the files of a split.
 
@@ -90,9 +97,11 @@ def encode_split(
         mixing: how weighted files are mixed.
         problems: gets the rows that cannot be used; the caller raises.
         tally: gets the counts; they are whole when the last block is through.
+        progress: is given lines for people.
     """
     before, refused_late = problems.rows, 0
-    for block in encode_rows(read_split(files, mixing=mixing, problems=problems, counts=tally.counts), options):
+    rows = read_split(files, mixing=mixing, problems=problems, counts=tally.counts, progress=progress)
+    for block in encode_rows(rows, options):
         tally.merge(block.tally)
         problems.merge(block.problems)
         refused_late += block.problems.rows
@@ -149,10 +158,11 @@ def encode_block(tokenizer: ChatTokenizer, rows: Sequence[Row], options: EncodeO
     """Encodes some rows in this process."""
     tally, problems = SplitTally(), Problems()
     ids, labels, lengths, texts = array("i"), array("i"), array("i"), []
-    for row in rows:
-        tally.add_row(row)
     encoded_rows = encode_batch(tokenizer, rows, train_on=options.train_on, problems=problems)
-    tally.counts["unrolled"] = len(encoded_rows) - (len(rows) - problems.rows)
+    usable = {_place(row) for row, _ in encoded_rows}
+    for row in rows:
+        tally.add_row(row, usable=_place(row) in usable)
+    tally.counts["unrolled"] = len(encoded_rows) - len(usable)
     for row, whole in encoded_rows:
         pieces = fit_length(whole, options.max_length, _overlong(options))
         tally.add_encoded(whole, pieces)
@@ -170,6 +180,10 @@ def encode_block(tokenizer: ChatTokenizer, rows: Sequence[Row], options: EncodeO
         tally=tally,
         problems=problems,
     )
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    return row.file, row.line, row.index, row.copy
 
 
 def available_cpus() -> int:

@@ -49,7 +49,8 @@ def encode_batch(
         try:
             rendered += _render(tokenizer, row, train_on)
         except DataError as error:
-            problems.add_row(error.problems)
+            if not row.copy:  # the further copies of a row in a mix are the same mistake
+                problems.add_row(error.problems)
     encodings = tokenizer.encode_batch([item.text for item in rendered])
     return [
         (item.row, _encode(tokenizer, item, _Tokens(encoding.ids, encoding.offsets)))
@@ -114,7 +115,7 @@ def _start(offsets: tuple[int, int]) -> int:
 def _encode(tokenizer: ChatTokenizer, rendered: Rendered, tokens: _Tokens) -> Encoded:
     if rendered.row.text is not None:
         return label_text(tokenizer, tokens.ids)
-    if cuts := [cut for cut in rendered.cuts if tokens.straddle(cut)]:
+    if cuts := [cut for cut in rendered.cuts if _must_cut(tokenizer, rendered.text, cut, tokens)]:
         tokens = _in_pieces(tokenizer, rendered.text, cuts, tokens)
     spans = tuple(_spans(tokenizer, rendered, tokens))
     labels = [IGNORED] * len(tokens.ids)
@@ -123,6 +124,17 @@ def _encode(tokenizer: ChatTokenizer, rendered: Rendered, tokens: _Tokens) -> En
     beginnings = {span.start for span in rendered.spans}
     straddling = sum(tokens.straddle(cut) for cut in rendered.cuts if cut in beginnings)
     return Encoded(input_ids=tokens.ids, labels=labels, straddling=straddling, spans=spans)
+
+
+def _must_cut(tokenizer: ChatTokenizer, text: str, cut: int, tokens: _Tokens) -> bool:
+    """The prompt alone would end in other tokens: one straddles its end, or blanks at its end are split otherwise."""
+    if tokens.straddle(cut):
+        return True
+    blanks = cut - len(text[:cut].rstrip())
+    if blanks < 2:
+        return False
+    first, end = tokens.first_at(cut - blanks), tokens.first_at(cut)
+    return tokens.ids[first:end] != tokenizer.encode(text[cut - blanks : cut])
 
 
 def _in_pieces(tokenizer: ChatTokenizer, text: str, cuts: Sequence[int], whole: _Tokens) -> _Tokens:

@@ -157,6 +157,8 @@ def _tell(audit: Audit, problems: Problems) -> None:
     """What a person should read before the training, in a few lines."""
     for problem in problems.shown:
         print(f"skipped: {problem}", flush=True)
+    if problems.rows > len(problems.shown):
+        print(f"skipped: {problems.rows:,} rows in all", flush=True)
     for name, split in audit.splits.items():
         if split.counts.straddling:
             print(f"{name}: {split.counts.straddling:,} answers begin inside a token, which is not trained", flush=True)

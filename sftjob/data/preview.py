@@ -35,16 +35,22 @@ class PreviewRow:
     segments: tuple[Segment, ...]
 
 
-def preview(tokenizer: ChatTokenizer, rows: Sequence[Row], *, train_on: TrainOn, max_length: int) -> list[PreviewRow]:
+def preview(
+    tokenizer: ChatTokenizer, rows: Sequence[Row], *, train_on: TrainOn, max_length: int, problems: Problems
+) -> list[PreviewRow]:
     """Shows rows as they go into training, each whole; what is done with overlong ones is not shown.
+
+    Args:
+        tokenizer: tokenizer and template.
+        rows: conversations and texts.
+        train_on: which turns are trained.
+        max_length: tokens of a row.
+        problems: gets the rows that the template refuses; the others are shown.
 
     Raises:
         ConfigurationError: the template and the tokenizer do not fit each other.
-        DataError: the template refuses a row.
     """
-    problems = Problems()
     encoded = encode_batch(tokenizer, rows, train_on=train_on, problems=problems)
-    problems.raise_any()
     return [_preview(tokenizer, row, whole, max_length) for row, whole in encoded]
 
 
@@ -77,5 +83,10 @@ def _segments(tokenizer: ChatTokenizer, ids: Sequence[int], kinds: Sequence[Kind
         text = tokenizer.decode(ids[:end])
         # A character may lie across the border; it is shown with its second half.
         whole = text.rstrip("\ufffd") if end < len(ids) else text
-        yield Segment(whole[len(done) :], kind)
+        yield Segment(_visible(whole[len(done) :]), kind)
         done = whole
+
+
+def _visible(text: str) -> str:
+    """Control characters as their pictures: a row must not steer the terminal of who looks at it."""
+    return "".join(chr(0x2400 + ord(each)) if each < " " and each not in "\n\t" else each for each in text)

@@ -9,8 +9,7 @@ each trained turn becomes a row of its own, which is what the model sees when it
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -229,45 +228,60 @@ def _searched_end(tokenizer: ChatTokenizer, message: Message, text: str, start: 
 
 
 def _check_nothing_left_out(rendered: Rendered) -> None:
-    """Templates pass over what they do not know: a role, tools, thoughts. A row must not lose any of it in silence."""
-    row, text = rendered.row, _Haystack(rendered.text)
-    missing = next((field for field, written in _contents(rendered) if not text.holds(written)), None)
-    if missing is None and (row.tools or any(message.tool_calls for message in row.messages)):
-        named = list(_function_names(row))
-        needed = Counter(name for _, name in named)
-        missing = next((field for field, name in named if rendered.text.count(name) < needed[name]), None)
-    if missing is not None:
-        raise DataError(
-            "the chat template leaves it out",
-            file=row.file,
-            line=row.line,
-            field=row.field(missing),
-            hint=f"change the row, or {_USE_CHATML}",
-        )
+    """Templates pass over what they do not know: a role, tools, thoughts. A row must not lose any of it in silence.
+
+    Each piece has to be there as often as it was written, in itself and in other pieces: a `5` that is only found in
+    `5 results` is lost.
+    """
+    written = [(field, text.strip()) for field, text in _contents(rendered) if text and not text.isspace()]
+    text = _Haystack(rendered.text)
+    for field, form in written:
+        needed = sum(other.count(form) for _, other in written)
+        if not text.holds(form, needed):
+            row = rendered.row
+            raise DataError(
+                "the chat template leaves it out",
+                file=row.file,
+                line=row.line,
+                field=row.field(field),
+                hint=f"change the row, or {_USE_CHATML}",
+            )
 
 
 def _contents(rendered: Rendered) -> Iterator[tuple[str, str]]:
+    """All that has to be in the text, by field."""
+    for number, tool in enumerate(rendered.row.tools):
+        function = tool.get("function", tool)
+        if isinstance(function, dict) and isinstance(name := function.get("name"), str):
+            yield f"tools.{number}", name
     for position, message in enumerate(rendered.row.messages):
         trained = position in rendered.trained
         # Thoughts are for the turn that they lead to; dropping them afterwards is what such templates are for.
         yield f"messages.{position}.content", message.content if trained else _without_thoughts(message)
         if trained:
             yield f"messages.{position}.reasoning_content", message.reasoning_content
+        for number, call in enumerate(message.tool_calls):
+            field = f"messages.{position}.tool_calls.{number}"
+            yield field, call.name
+            yield from ((field, leaf) for leaf in _leaves(call.arguments))
+
+
+def _leaves(value: object) -> Iterator[str]:
+    """The texts and whole numbers in a call's arguments; other numbers may be written in several ways."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
 
 
 def _without_thoughts(message: Message) -> str:
     return message.content.rpartition(_THOUGHTS_END)[2] if message.role == "assistant" else message.content
-
-
-def _function_names(row: Row) -> Iterator[tuple[str, str]]:
-    """Every definition and every call writes its function's name once."""
-    for number, tool in enumerate(row.tools):
-        function = tool.get("function", tool)
-        if isinstance(function, dict) and isinstance(name := function.get("name"), str):
-            yield f"tools.{number}", name
-    for position, message in enumerate(row.messages):
-        for number, call in enumerate(message.tool_calls):
-            yield f"messages.{position}.tool_calls.{number}", call.name
 
 
 class _Haystack:
@@ -277,12 +291,12 @@ class _Haystack:
         self._text = text
         self._dense: str | None = None
 
-    def holds(self, written: str) -> bool:
-        if written in self._text:
+    def holds(self, written: str, times: int) -> bool:
+        if self._text.count(written) >= times:
             return True
         if self._dense is None:
             self._dense = _dense(self._text)
-        return any(_dense(form) in self._dense for form in _forms(written))
+        return sum(self._dense.count(form) for form in set(map(_dense, _forms(written)))) >= times
 
 
 def _forms(written: str) -> Iterator[str]:

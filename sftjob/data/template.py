@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Final, Never
 
 import jinja2
@@ -17,7 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sftjob.data.messages import Message, Tool, as_dicts
+from sftjob.data.messages import ROLES, Message, Tool, as_dicts
 from sftjob.errors import ConfigurationError
 
 IM_START: Final = "<|im_start|>"
@@ -127,7 +128,17 @@ class ChatTemplate:
                 **self._variables,
             )
         except _TEMPLATE_ERRORS as error:
-            raise TemplateRefusal(_without_row_text(_one_line(error), [*as_dicts(messages), *tools])) from error
+            raise TemplateRefusal(self._own_words(error, [*as_dicts(messages), *tools])) from error
+
+    def _own_words(self, error: Exception, shown: Sequence[object]) -> str:
+        """What of an error's text is the template's and not a row's, which must not reach a log."""
+        text = _one_line(error)
+        hidden = _without_row_text(text, shown)
+        if hidden != text or not isinstance(error, _Raised):
+            return hidden
+        # A part of a row, or one that the template has changed, is in no list: keep the words that it wrote itself.
+        own = takewhile(lambda word: word in self.source or word in ROLES, text.split())
+        return " ".join(own) or "an error whose text quotes the row"
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -162,8 +173,12 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+class _Raised(jinja2.TemplateError):
+    """The template itself refuses, in words of its own and perhaps of the row."""
+
+
 def _raise_exception(message: str) -> Never:
-    raise jinja2.TemplateError(message)
+    raise _Raised(message)
 
 
 def _one_line(error: Exception) -> str:

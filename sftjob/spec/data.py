@@ -62,7 +62,7 @@ Column = Literal[
     "prompt", "completion", "text", "message_id", "parent_id", "rank",
 ]  # fmt: skip
 FORMAT_COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
-    "messages": ("messages", "role", "content", "tools"),
+    "messages": ("messages", "role", "content", "tools", "system"),
     "sharegpt": ("conversations", "role", "content", "tools", "system"),
     "alpaca": ("instruction", "input", "output", "history", "system"),
     "guanaco": ("text",),

@@ -84,20 +84,22 @@ def _evaluation_mode(model: Model) -> Iterator[None]:
 
 
 def _packed_logits(model: Model, collate: Collate, documents: list[Document]) -> list[torch.Tensor]:
-    """[tokens, vocabulary] of each document in one pack."""
+    """[tokens, vocabulary] of each document in one pack of two: some kernels know packs only when they are alone."""
     lengths = [len(document) for document in documents]
     ids = [token for document in documents for token in document]
-    logits = _logits(model, collate, {"input_ids": ids, "labels": ids, SEQ_LENGTHS: lengths})
+    pack = {"input_ids": ids, "labels": ids, SEQ_LENGTHS: lengths}
+    logits = _logits(model, collate, [pack, pack])
     return list(torch.split(logits, lengths))
 
 
 def _alone_logits(model: Model, collate: Collate, document: Document) -> torch.Tensor:
     """[tokens, vocabulary]."""
-    return _logits(model, collate, {"input_ids": document, "labels": document})
+    return _logits(model, collate, [{"input_ids": document, "labels": document}])
 
 
-def _logits(model: Model, collate: Collate, row: Row) -> torch.Tensor:
-    batch = {name: tensor.to(model.device) for name, tensor in collate([row]).items() if name not in NOT_FOR_THE_MODEL}
+def _logits(model: Model, collate: Collate, rows: Sequence[Row]) -> torch.Tensor:
+    """[tokens, vocabulary] of the first row."""
+    batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items() if name not in NOT_FOR_THE_MODEL}
     logits: torch.Tensor = model(**batch, use_cache=False).logits[0]
     return logits
 

@@ -52,3 +52,8 @@ def test_each_class_is_drawn_in_the_tree_with_its_code(error: type[SftjobError])
 def test_no_error_ends_as_if_it_were_done() -> None:
     assert len(ALL) > 12
     assert all(error.exit_code != ExitCode.DONE for error in ALL)
+
+
+def test_names_of_others_stay_on_the_line_and_steer_no_terminal() -> None:
+    problem = Problem(file="a\nb", field="c\x1b[31m", reason="é 漢 \t")
+    assert str(problem) == "a\ufffdb: c\ufffd[31m: é 漢 \ufffd"

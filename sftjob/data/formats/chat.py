@@ -7,7 +7,7 @@ from sftjob.data.messages import Row
 
 
 def from_messages(fields: Fields) -> Row:
-    """Takes OpenAI's chat form: `messages`, a list of `{role, content}`, and optionally `tools`.
+    """Takes OpenAI's chat form: `messages`, a list of `{role, content}`, and optionally `system` and `tools`.
 
     Roles are system (first, if at all), user, assistant and tool (after a turn with `tool_calls`); an assistant's turn
     comes last. `content` is text or a list of text parts, and may be null beside `tool_calls`. A message may also have
@@ -16,7 +16,7 @@ def from_messages(fields: Fields) -> Row:
     """
     column = fields.name("messages")
     tools = read_tools(fields)
-    turns = read_turns(fields, fields.get("messages"), column)
+    turns = with_system(fields, read_turns(fields, fields.get("messages"), column))
     return fields.row(check_order(fields, turns, column), tools=tools)
 
 

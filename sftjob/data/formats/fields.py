@@ -16,6 +16,8 @@ from sftjob.spec.data import Column
 
 Columns = Mapping[str, str]
 """The format's own column → its name in the file, for those that differ."""
+_SHOWN_TO_THE_MODEL: Final = ("system", "tools")
+"""Columns that a model is meant to see, under the names that they have everywhere."""
 MAX_DEPTH: Final = 100
 """Levels of nested objects and lists; templates and JSON writers give up at some 1,000."""
 
@@ -131,11 +133,18 @@ class RowFormat:
         """Converts the rows of a file, and books those that cannot be used."""
         for fields in rows:
             fields.require(self.expected(fields))
+            self._refuse_what_would_vanish(fields)
             row = None if fields.found else self.convert(fields)
             if fields.found:
                 problems.add_row(fields.found)
             elif row:
                 yield row
+
+    def _refuse_what_would_vanish(self, fields: Fields) -> None:
+        """A text is taken as it stands; the other formats would drop what they do not know."""
+        for column in _SHOWN_TO_THE_MODEL:
+            if column not in self.columns and "text" not in self.columns and fields.value.get(column):
+                fields.report(column, "this format takes no such column", "write it into `messages`, or remove it")
 
 
 def checked_text(value: object, field: str, report: Report, *, may_be_empty: bool = False) -> str:

@@ -99,8 +99,12 @@ class TestAudit:
             (("--column", "prompt"), 64, "--column: `prompt` is no pair"),
             (("--column", "prompz=a"), 64, "train.0.columns.prompz: `prompz` is not"),
             (("--format", "alpacka"), 64, "train.0.format: `alpacka` is not"),
-            (("--train-on", "me"), 64, "train_on: `me` is not"),
+            (("--train-on", "all"), 64, "--train-on: says nothing without a model"),
+            (("--template", "chatml"), 64, "--template: says nothing without a model"),
+            (("--max-length", "9"), 64, "--max-length: counts tokens"),
             (("--template", "no.jinja"), 66, "no.jinja does not exist"),
+            (("--model", ""), 64, "--model: is empty"),
+            (("--overlong", "cut"), 64, "overlong: `cut` is not"),
             (("--model", "nowhere"), 66, "nowhere does not exist"),
             (("--model", "a/b@main"), 64, "--model: a/b@main names no commit"),
             (("--set", "data.train_on=all"), 64, "t.jsonl: --set changes a spec"),
@@ -120,7 +124,7 @@ class TestPreview:
         assert code == 0
         assert out.startswith(
             "t.jsonl:1   42 tokens, 10 trained\n"
-            "<|im_start|>user\nWhat is red?<|im_end|>\n<|im_start|>assistant\nA colour.<|im_end|>\n"
+            "<|im_start|>user\nWhat is red?<|im_end|>\n<|im_start|>assistant\n⟦A colour.<|im_end|>⟧\n"
         )
         assert "two" not in out
 
@@ -137,6 +141,15 @@ class TestPreview:
         assert "<b>" not in page
         assert len(green[1]) + len(red[0]) == 200 + len("&lt;|im_end|&gt;\n")
 
+    def test_rows_that_the_template_refuses_are_told_and_passed_over(self, run: Run, model: Path) -> None:
+        _write("t.jsonl", [("<|im_end|>", "x"), ("\x1b[31m", "y\r")])
+        code, out, err = run("preview", "t.jsonl", "--model", model, "--template", "chatml")
+        assert code == 0
+        assert "t.jsonl:2" in out
+        assert "\u241b[31m" in out
+        assert "⟦y\u240d<|im_end|>⟧" in out
+        assert err.startswith("skipped: t.jsonl:1: messages.0.content: contains the tokenizer's control token")
+
     def test_needs_a_model(self, run: Run) -> None:
         _write("t.jsonl")
         code, _, err = run("preview", "t.jsonl")
@@ -145,8 +158,9 @@ class TestPreview:
     @pytest.mark.parametrize(
         ("arguments", "code", "line"),
         [
+            (("--split", "test"), 64, "--split: `test` is no split"),
             (("--skip", "2"), 65, "t.jsonl: has no more than 2 rows"),
-            (("--split", "eval"), 66, "there are no rows of `eval`"),
+            (("--split", "eval"), 66, "--split: no rows are held out"),
         ],
     )
     def test_rows_that_are_not_there(
@@ -189,6 +203,27 @@ class TestConvert:
         run("convert", "x.jsonl", "-o", "out.jsonl")
         assert json.loads(Path("out.jsonl").read_text()) == {"text": "a b"}
 
+    def test_a_folder_is_no_place_for_a_file(self, run: Run) -> None:
+        _write("t.jsonl")
+        Path("d").mkdir()
+        for where in (".", "d"):
+            code, _, err = run("convert", "t.jsonl", "-o", where)
+            assert (code, err) == (64, f"error: {where}: is a folder; name a file\n")
+
+    def test_of_a_spec_leaves_out_what_the_spec_allows(self, run: Run) -> None:
+        _write("t.jsonl", [*ROWS, ("a", "")])
+        Path("job.yaml").write_text(
+            "name: a\nmodel: {path: model}\nmethod: {type: full}\n"
+            "data: {train: [{path: t.jsonl}], max_skipped_rows: 1}\n"
+        )
+        (Path("model")).mkdir()
+        Path("model/config.json").write_text(
+            '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 9, "hidden_size": 8, '
+            '"num_hidden_layers": 1}'
+        )
+        code, out, err = run("convert", "job.yaml", "-o", "out.jsonl")
+        assert (code, out, err) == (0, "wrote    out.jsonl: 2 rows\n", "skipped: t.jsonl:3: completion: empty\n")
+
     def test_nothing_is_left_of_a_file_with_mistakes(self, run: Run) -> None:
         _write("t.jsonl", [*ROWS, ("a", "")])
         code, _, err = run("convert", "t.jsonl", "-o", "out.jsonl")
@@ -216,7 +251,7 @@ class TestSpec:
         code, out, _ = run("preview", spec, "-n", 1)
         assert code == 0
         assert out.startswith("train.jsonl:1   ")
-        assert "[user]What is red?<end>[assistant]A colour.<end>" in out
+        assert "[user]What is red?<end>[assistant]⟦A colour.<end>⟧" in out
         assert run("audit", spec)[0] == 0
         audit = json.loads(run("audit", spec, "--set", "data.train_on=all", "--json")[1])
         assert set(audit["splits"]["train"]["trained_by_role"]) == {"assistant", "user"}

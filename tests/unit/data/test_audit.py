@@ -74,10 +74,18 @@ class TestFingerprints:
         assert audit.overlap == overlap
         assert audit.overlap_rows == ((held_out.id,) if overlap else ())
 
-    def test_only_the_last_turn_is_asked(self) -> None:
+    def test_training_asks_in_every_turn_and_holding_out_in_the_last(self) -> None:
         long = Row((*_row("a").messages, *_row("b").messages), file="g", line=1)
         assert make_audit({"train": _tally([_row("a")]), "eval": _tally([long])}).overlap == 0
         assert make_audit({"train": _tally([long]), "eval": _tally([long])}).overlap == 1
+        assert make_audit({"train": _tally([long]), "eval": _tally([_row("a")])}).overlap == 1
+
+    def test_rows_in_which_nobody_asks_are_told_apart_by_their_answers(self) -> None:
+        def story(text: str) -> Row:
+            return Row((Message("system", "Tell."), Message("assistant", text)), file="f", line=1)
+
+        assert make_audit({"train": _tally([story("a")]), "eval": _tally([story("b")])}).overlap == 0
+        assert make_audit({"train": _tally([story("a")]), "eval": _tally([story("a")])}).overlap == 1
 
 
 def _span(start: int, end: int, role: str = "assistant", *, stop: bool = True) -> object:

@@ -134,6 +134,16 @@ class TestMix:
 
         assert taken(1) == taken(1) != taken(2)
 
+    def test_a_row_that_the_template_refuses_counts_once_however_often_it_is_mixed_in(
+        self, options: EncodeOptions, tmp_path: Path
+    ) -> None:
+        files = [_file(tmp_path / "a", 20, weight=1), _file(tmp_path / "b", 5, -2, weight=1)]
+        more = _encoded(files, options, allowed=1, mixing=Mixing(stopping_strategy="all_exhausted"))
+        counts = more.audit().counts
+        assert (counts.rows, counts.skipped, counts.repeated) == (25, 1, 12)
+        assert counts.kept == counts.rows - counts.skipped + counts.repeated == 36
+        assert "b:2" not in {row for _, row in more.questions}
+
     def test_bad_rows_of_a_mix_count_once(self, options: EncodeOptions, tmp_path: Path) -> None:
         files = [_file(tmp_path / "a", 20, 3, weight=1), _file(tmp_path / "b", 5, 2, weight=1)]
         counts = _encoded(files, options, allowed=2).audit().counts

@@ -185,7 +185,7 @@ def test_rows_come_one_at_a_time(tmp_path: Path) -> None:
         (
             "messages",
             {"prompt": "q"},
-            "columns.prompt: the format `messages` has no such column; it has messages, role, content, tools",
+            "columns.prompt: the format `messages` has no such column; it has messages, role, content, tools, system",
         ),
         (
             "auto",
@@ -195,8 +195,9 @@ def test_rows_come_one_at_a_time(tmp_path: Path) -> None:
         (
             "auto",
             {"inptu": "q"},
-            "columns.inptu: the format `auto` has no such column; it has messages, role, content, tools, conversations,"
-            " system, instruction, input, output, history, prompt, completion, message_id, parent_id, text, rank",
+            "columns.inptu: the format `auto` has no such column; it has messages, role, content, tools, system,"
+            " conversations, instruction, input, output, history, prompt, completion, message_id, parent_id, text,"
+            " rank",
         ),
     ],
 )

@@ -197,7 +197,7 @@ def test_formats_without_system_refuse_one(make_style: Callable[[Style], Made], 
 @pytest.mark.parametrize(
     ("name", "chat", "tools", "field"),
     [
-        ("zephyr", CALLING, WEATHER, "messages.2.content"),
+        ("zephyr", CALLING, WEATHER, "tools.0"),
         ("deepseek_v3", CALLING, WEATHER, "tools.0"),
         ("chatml", SINGLE, WEATHER, "tools.0"),
         ("chatml", [user("a"), answer("", tool_calls=[call("x", 1)])], [], "messages.1.tool_calls.0"),
