@@ -139,6 +139,8 @@ class TestPreview:
         assert green[0] == "A &amp; é&lt;|im_end|&gt;"
         assert "&lt;b&gt;" in page
         assert "<b>" not in page
+        # 22 tokens stand before the answer, and the model's limit is 128.
+        assert "t.jsonl:2   224 tokens, 106 trained" in page
         assert len(green[1]) + len(red[0]) == 200 + len("&lt;|im_end|&gt;\n")
 
     def test_rows_that_the_template_refuses_are_told_and_passed_over(self, run: Run, model: Path) -> None:
