@@ -12,7 +12,19 @@ from pydantic import Field, ValidationError
 from sftjob.errors import ConfigurationError, SpecError
 from sftjob.plan import ModelFacts
 from sftjob.records import Record, Stored
-from sftjob.spec import METHOD_RULES, Data, Full, JobSpec, Launch, Lora, ModelSource, Training, run_id, sha256_hex
+from sftjob.spec import (
+    METHOD_RULES,
+    Data,
+    Full,
+    JobSpec,
+    Launch,
+    Lora,
+    ModelSource,
+    Qlora,
+    Training,
+    run_id,
+    sha256_hex,
+)
 
 T = TypeVar("T")
 RESOLVED_SCHEMA: Final = 1
@@ -20,16 +32,28 @@ MAX_LENGTH_DEFAULT: Final = 1024
 """Tokens; the TRL default (https://huggingface.co/docs/trl/sft_trainer), cut to what the model takes."""
 
 
-class ResolvedLora(Stored):
-    type: Literal["lora"] = "lora"
+class _ResolvedAdapters(Stored):
     r: int
     lora_alpha: int
     lora_dropout: float
     target_modules: Literal["all-linear"] | tuple[str, ...]
 
 
+class ResolvedLora(_ResolvedAdapters):
+    type: Literal["lora"] = "lora"
+
+
+class ResolvedQlora(_ResolvedAdapters):
+    type: Literal["qlora"] = "qlora"
+    bnb_4bit_quant_type: Literal["nf4", "fp4"]
+    bnb_4bit_use_double_quant: bool
+
+
 class ResolvedFull(Stored):
     type: Literal["full"] = "full"
+
+
+ResolvedMethod = ResolvedFull | ResolvedLora | ResolvedQlora
 
 
 class ResolvedTraining(Stored):
@@ -75,7 +99,7 @@ class ResolvedJob(Record):
     model: ModelSource
     facts: ModelFacts
     data: Data
-    method: ResolvedFull | ResolvedLora = Field(discriminator="type")
+    method: ResolvedMethod = Field(discriminator="type")
     training: ResolvedTraining
     launch: ResolvedLaunch
 
@@ -153,15 +177,22 @@ def _launch(launch: Launch) -> ResolvedLaunch:
     )
 
 
-def _method(method: Full | Lora) -> ResolvedFull | ResolvedLora:
+def _method(method: Full | Lora | Qlora) -> ResolvedMethod:
     if isinstance(method, Full):
         return ResolvedFull()
     r = _or(method.r, 16)
-    return ResolvedLora(
+    lora = ResolvedLora(
         r=r,
         lora_alpha=_or(method.lora_alpha, 2 * r),
         lora_dropout=_or(method.lora_dropout, 0.0),
         target_modules=_or(method.target_modules, "all-linear"),
+    )
+    if isinstance(method, Lora):
+        return lora
+    return ResolvedQlora(
+        **lora.model_dump(exclude={"type"}),
+        bnb_4bit_quant_type=_or(method.bnb_4bit_quant_type, "nf4"),
+        bnb_4bit_use_double_quant=_or(method.bnb_4bit_use_double_quant, True),
     )
 
 

@@ -98,13 +98,24 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(name: str, subject: Subject, base_folder: Path, export_folder: Path) -> Model:
-    """In the dtype of the training, with the training's own rows for new tokens."""
+    """In the dtype of the training, with the training's own rows for new tokens.
+
+    The tuned model stands on the base that it was trained on, quantised or not; the base model is what it is.
+    """
     job = subject.job
-    dtype = fine_tuning(job.method).base_dtype(job.training.precision)
+    method, precision = fine_tuning(job.method), job.training.precision
+    dtype = method.base_dtype(precision)
     vocab_size, seed = subject.prepared.vocab_size, job.training.seed
     if name == "base":
         return load_base(base_folder, vocab_size=vocab_size, dtype=dtype, seed=seed)
-    return load_tuned(base_folder, export_folder, vocab_size=vocab_size, dtype=dtype, seed=seed)
+    return load_tuned(
+        base_folder,
+        export_folder,
+        vocab_size=vocab_size,
+        dtype=dtype,
+        seed=seed,
+        quantization=method.quantization(precision),
+    )
 
 
 @contextmanager

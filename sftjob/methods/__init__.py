@@ -7,9 +7,14 @@ from sftjob.methods.export import check_changed, export, fingerprint
 from sftjob.methods.full import FullFineTuning
 from sftjob.methods.load import load_base, load_tuned
 from sftjob.methods.lora import LoraFineTuning
-from sftjob.resolve import ResolvedFull, ResolvedLora
+from sftjob.methods.qlora import QloraFineTuning
+from sftjob.resolve import ResolvedMethod
 
-METHODS: Final[dict[str, type[FineTuning]]] = {"full": FullFineTuning, "lora": LoraFineTuning}
+METHODS: Final[dict[str, type[FineTuning]]] = {
+    "full": FullFineTuning,
+    "lora": LoraFineTuning,
+    "qlora": QloraFineTuning,
+}
 """By the `type` that a spec names; a test compares it with `spec.METHOD_RULES`."""
 
 __all__ = [
@@ -29,6 +34,6 @@ __all__ = [
 ]
 
 
-def fine_tuning(method: ResolvedFull | ResolvedLora) -> FineTuning:
+def fine_tuning(method: ResolvedMethod) -> FineTuning:
     """The method of a resolved job, with its hyperparameters."""
     return METHODS[method.type](**method.model_dump(exclude={"type"}))

@@ -3,6 +3,7 @@
 `train` runs every method through the same loop and knows none of their names.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 Model: TypeAlias = PreTrainedModel | PeftModel
 Precision = Literal["bf16", "fp32"]
@@ -40,6 +41,10 @@ class FineTuning(ABC):
     @abstractmethod
     def base_dtype(self, precision: Precision) -> torch.dtype:
         """In which dtype the base model is loaded."""
+
+    def quantization(self, precision: Precision) -> BitsAndBytesConfig | None:
+        """How the frozen base model is quantised while it is loaded; None where it is not."""
+        return None
 
     @abstractmethod
     def prepare(self, model: PreTrainedModel, *, base: BaseName, added_token_ids: tuple[int, ...]) -> Model:
@@ -79,5 +84,11 @@ def count_parameters(model: torch.nn.Module) -> ParameterCounts:
     parameters = list(model.parameters())
     return ParameterCounts(
         trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        total=sum(parameter.numel() for parameter in parameters),
+        total=sum(map(_numel, parameters)),
     )
+
+
+def _numel(parameter: torch.nn.Parameter) -> int:
+    """Weights, of which a quantised tensor holds several in an element."""
+    state = getattr(parameter, "quant_state", None)
+    return math.prod(state.shape) if state is not None else parameter.numel()

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from sftjob.errors import ConfigurationError, InputMissing
 from sftjob.methods.base import Model
@@ -17,7 +17,9 @@ _NEW_ROW_SPREAD: Final = 0.1
 """Standard deviation of a new embedding row around the mean row, in standard deviations of the existing rows."""
 
 
-def load_base(folder: Path, *, vocab_size: int, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+def load_base(
+    folder: Path, *, vocab_size: int, dtype: torch.dtype, seed: int, quantization: BitsAndBytesConfig | None = None
+) -> PreTrainedModel:
     """Loads a causal language model and gives it an embedding row for every token.
 
     New rows start near the mean of the others, where they take no probability away from known tokens
@@ -26,8 +28,9 @@ def load_base(folder: Path, *, vocab_size: int, dtype: torch.dtype, seed: int) -
     Args:
         folder: config.json and *.safetensors.
         vocab_size: rows that the tokenizer needs; a larger embedding is left as it is.
-        dtype: of all weights.
+        dtype: of all weights; of those that are not quantised, where some are.
         seed: of the new rows.
+        quantization: how linear layers are quantised, on this process's GPU where there is one.
 
     Raises:
         InputMissing: no weights in `folder`.
@@ -35,12 +38,20 @@ def load_base(folder: Path, *, vocab_size: int, dtype: torch.dtype, seed: int) -
     """
     if not any(folder.glob("*.safetensors")):
         raise InputMissing("no *.safetensors", file=str(folder), hint="convert the weights to safetensors")
-    model = _from_pretrained(folder, dtype)
+    model = _from_pretrained(folder, dtype, quantization)
     _grow_vocabulary(model, vocab_size, seed)
     return model
 
 
-def load_tuned(base_folder: Path, export_folder: Path, *, vocab_size: int, dtype: torch.dtype, seed: int) -> Model:
+def load_tuned(
+    base_folder: Path,
+    export_folder: Path,
+    *,
+    vocab_size: int,
+    dtype: torch.dtype,
+    seed: int,
+    quantization: BitsAndBytesConfig | None = None,
+) -> Model:
     """Loads what a run exported, in evaluation mode: an adapter over its base, or a whole model.
 
     Args:
@@ -49,20 +60,21 @@ def load_tuned(base_folder: Path, export_folder: Path, *, vocab_size: int, dtype
         vocab_size: as for `load_base`.
         dtype: of the base's or the whole model's weights.
         seed: the run's own, so that rows which are not trained are those of the training.
+        quantization: of the base model, as it was trained with.
 
     Raises:
         InputMissing, ConfigurationError: as `load_base`.
     """
     if not (export_folder / ADAPTER_CONFIG).exists():
         return load_base(export_folder, vocab_size=vocab_size, dtype=dtype, seed=seed).eval()
-    base = load_base(base_folder, vocab_size=vocab_size, dtype=dtype, seed=seed)
+    base = load_base(base_folder, vocab_size=vocab_size, dtype=dtype, seed=seed, quantization=quantization)
     model = PeftModel.from_pretrained(base, export_folder, is_trainable=False, local_files_only=True)
     if (export_folder / GENERATION_CONFIG).exists():
         base.generation_config = GenerationConfig.from_pretrained(export_folder, local_files_only=True)
     return model.eval()
 
 
-def _from_pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _from_pretrained(folder: Path, dtype: torch.dtype, quantization: BitsAndBytesConfig | None) -> PreTrainedModel:
     options: dict[str, Any] = {
         "dtype": dtype,
         # Named, since a config.json may ask for an attention kernel that is code from elsewhere.
@@ -72,6 +84,9 @@ def _from_pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         "trust_remote_code": False,
         "output_loading_info": True,
     }
+    if quantization is not None:
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        options |= {"quantization_config": quantization, "device_map": {"": device}}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
@@ -83,7 +98,20 @@ def _from_pretrained(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             file=str(folder),
             hint="fetch the model again or correct its config.json",
         )
+    if quantization is not None:
+        _make_reproducible(model)
     return model
+
+
+def _make_reproducible(model: PreTrainedModel) -> None:
+    """Keeps bitsandbytes from packing weights anew.
+
+    On CPUs with AVX512-BF16 version 0.50 does that in the first evaluation and rounds the scales for good: training
+    would go on with another base, and a reloaded one would differ.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _unloadable(folder: Path, error: Exception) -> Exception:

@@ -19,7 +19,7 @@ from sftjob.spec.data import (
 from sftjob.spec.identity import authored, canonical_json, canonical_spec, run_id, sha256_hex
 from sftjob.spec.job import Evaluation, Generation, JobSpec, Kubernetes, Launch, Resources, Storage, Training
 from sftjob.spec.load import LoadedSpec, load_profile, load_spec, parse_spec_json
-from sftjob.spec.method import METHOD_RULES, Full, Lora, Method, MethodRule
+from sftjob.spec.method import METHOD_RULES, Full, Lora, Method, MethodRule, Qlora
 from sftjob.spec.names import config_map_name, object_name, service_account_name
 from sftjob.spec.profile import Profile
 from sftjob.spec.schema import job_schema, profile_schema
@@ -47,6 +47,7 @@ __all__ = [
     "PinnedData",
     "PinnedModel",
     "Profile",
+    "Qlora",
     "Resources",
     "Storage",
     "StoredData",

@@ -22,6 +22,7 @@ _FIELDS: Final = {
     "world_size": "launch",
     "rows_per_step": "training.per_device_train_batch_size",
     "packing": "training.packing",
+    "quantized": "method.type",
     "precision": "training.precision",
     "gradient_checkpointing": "training.gradient_checkpointing",
 }
@@ -46,6 +47,7 @@ def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environ
             "gradient_checkpointing": _switch(job.training.gradient_checkpointing),
             "attention": ATTENTION,
             "strategy": job.launch.strategy,
+            "quantized": "4 bit" if job.method.type == "qlora" else "no",
         },
         ran=_ran(trainer),
     )
@@ -76,6 +78,7 @@ def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:
     args, model = trainer.args, trainer.model
     parameters = count_parameters(model)
     world_size = trainer.accelerator.num_processes
+    quantized = sum(hasattr(each, "quant_state") for each in model.parameters())
     trained = sorted({str(each.dtype).removeprefix("torch.") for each in model.parameters() if each.requires_grad})
     return {
         "world_size": world_size,
@@ -89,6 +92,8 @@ def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:
         "trainable_parameters": parameters.trainable,
         "total_parameters": parameters.total,
         "trained_dtype": ", ".join(trained),
+        "quantized": "4 bit" if quantized else "no",
+        "quantized_modules": quantized,
         "optimizer": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
         "distributed": str(trainer.accelerator.distributed_type.value),
         "train_rows": len(trainer.train_dataset),

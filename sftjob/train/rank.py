@@ -140,6 +140,7 @@ class Rank:
             vocab_size=self._given.vocab_size,
             dtype=method.base_dtype(training.precision),
             seed=training.seed,
+            quantization=method.quantization(training.precision),
         )
         set_seed(training.seed)  # adapters start at random
         return method.prepare(base, base=_base_name(self._job.model), added_token_ids=self._given.added_token_ids)

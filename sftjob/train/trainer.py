@@ -88,6 +88,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             gang: the other ranks.
             callbacks: run after transformers' own.
         """
+        trained = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
         pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         super().__init__(
             model=model,
@@ -98,6 +99,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             data_collator=Collator(pad_token_id=pad_token_id),
             callbacks=list(callbacks),
         )
+        _restore(model, trained)
         self.ledger = ledger
         self.gang = gang
         self.tally = Tally()
@@ -237,6 +239,17 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
                 f"the checkpoint's weights do not fit the model: {wrong[0]}",
                 hint="start another run with --new-run",
             )
+
+
+@torch.no_grad()
+def _restore(model: Model, trained: Mapping[str, torch.Tensor]) -> None:
+    """Gives trained weights back what they were: SFTTrainer makes those over a quantised base bf16.
+
+    Small updates vanish in bf16, and a resumed run would begin with rounded weights.
+    """
+    for name, parameter in model.named_parameters():
+        if name in trained:
+            parameter.data = trained[name].to(parameter.device)
 
 
 def plain_model(model: Model) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from sftjob.resolve import ResolvedFull, ResolvedLora
+from sftjob.resolve import ResolvedMethod
 from tests.train import tiny
 from tests.train.tiny import Run
 
@@ -41,11 +41,11 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Path
-) -> Callable[[ResolvedFull | ResolvedLora], Run]:
+) -> Callable[[ResolvedMethod], Run]:
     """Uninterrupted runs of `tiny.job`, each done once."""
     runs: dict[str, Run] = {}
 
-    def get(method: ResolvedFull | ResolvedLora) -> Run:
+    def get(method: ResolvedMethod) -> Run:
         if method.type not in runs:
             work = tiny.prepare(
                 tmp_path_factory.mktemp("finished") / method.type, tiny.job(method), model=tiny_model, data=tiny_data

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig
 
 from sftjob.errors import ConfigurationError, CrashError, Diverged, InputMissing
 from sftjob.methods import (
@@ -31,7 +33,7 @@ from sftjob.methods.lora import LoraFineTuning
 from sftjob.resolve import ResolvedLora
 from sftjob.spec import METHOD_RULES
 from tests.train import tiny
-from tests.train.tiny import FULL, IM_END, IM_START, LORA, SEED, VOCAB
+from tests.train.tiny import FULL, IM_END, IM_START, LORA, QLORA, SEED, VOCAB
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 ADDED = (IM_START, IM_END)
@@ -39,13 +41,15 @@ NAME = BaseName(name="somebody/tiny", revision="a" * 40)
 IDS = torch.tensor([[IM_START, 11, 12, IM_END, 13]])
 
 
-def _base(folder: Path, *, vocab_size: int = VOCAB, seed: int = SEED) -> Model:
-    return load_base(folder, vocab_size=vocab_size, dtype=torch.float32, seed=seed)
+def _base(
+    folder: Path, *, vocab_size: int = VOCAB, seed: int = SEED, quantization: BitsAndBytesConfig | None = None
+) -> Model:
+    return load_base(folder, vocab_size=vocab_size, dtype=torch.float32, seed=seed, quantization=quantization)
 
 
 def _prepared(method: FineTuning, folder: Path) -> Model:
     torch.manual_seed(SEED)
-    return method.prepare(_base(folder), base=NAME, added_token_ids=ADDED)
+    return method.prepare(_base(folder, quantization=method.quantization("fp32")), base=NAME, added_token_ids=ADDED)
 
 
 def _trained(method: FineTuning, folder: Path) -> Model:
@@ -210,14 +214,22 @@ RELOAD = """
 import json, sys, torch
 from pathlib import Path
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from sftjob.methods import load_tuned
 
 ids = torch.tensor(json.loads(sys.argv[1]))
-for base, export, out in json.loads(sys.argv[2]):
-    ours = load_tuned(Path(base), Path(export), vocab_size=66, dtype=torch.float32, seed=7)
+for base, export, out, quantized in json.loads(sys.argv[2]):
+    options = {}
+    if quantized:
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                    bnb_4bit_compute_dtype=torch.float32)
+        options = {"quantization_config": config}
+    ours = load_tuned(Path(base), Path(export), vocab_size=66, dtype=torch.float32, seed=7,
+                      quantization=options.get("quantization_config"))
     if Path(export, "adapter_config.json").exists():
-        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **options)
+        for module in plain.modules():
+            module.support_avx512bf16_for_cpu = False
         plain.resize_token_embeddings(len(AutoTokenizer.from_pretrained(export)))
         plain = PeftModel.from_pretrained(plain, export).eval()
     else:
@@ -232,7 +244,8 @@ def test_exports_give_equal_logits_in_another_process(
 ) -> None:
     """By `load_tuned`, and by transformers and PEFT alone."""
     experts = tiny.write_experts(tmp_path / "experts")
-    cases = [(FULL, tiny_model), (LORA, tiny_model), (FULL, untied_model), (LORA, untied_model), (FULL, experts)]
+    cases = [(method, base) for method in (FULL, LORA, QLORA) for base in (tiny_model, untied_model)]
+    cases.append((FULL, experts))
     expected, arguments = [], []
     for number, (resolved, base) in enumerate(cases):
         method = fine_tuning(resolved)
@@ -240,13 +253,50 @@ def test_exports_give_equal_logits_in_another_process(
         folder = _exported(method, model, tiny_data, tmp_path / f"export-{number}")
         with torch.no_grad():
             expected.append(model(input_ids=IDS).logits)
-        arguments.append((str(base), str(folder), str(tmp_path / f"{number}.pt")))
+        arguments.append((str(base), str(folder), str(tmp_path / f"{number}.pt"), resolved is QLORA))
     subprocess.run([sys.executable, "-c", RELOAD, json.dumps(IDS.tolist()), json.dumps(arguments)], check=True)
-    for (_, _, out), logits in zip(arguments, expected, strict=True):
+    for (_, _, out, _), logits in zip(arguments, expected, strict=True):
         ours, plain, ends = torch.load(out)
         assert torch.equal(ours, logits)
         assert torch.equal(plain, logits)
         assert ends == [IM_END, 0]
+
+
+class TestQlora:
+    def test_linear_layers_are_in_four_bits_and_the_rest_is_whole(self, untied_model: Path) -> None:
+        method = fine_tuning(QLORA)
+        model = _prepared(method, untied_model)
+        quantised = {name for name, each in model.named_parameters() if hasattr(each, "quant_state")}
+        assert len(quantised) == 2 * 7
+        assert not any("lm_head" in name or "embed" in name or "norm" in name for name in quantised)
+        assert all(each.dtype == torch.float32 for each in model.parameters() if each.requires_grad)
+        whole = _prepared(fine_tuning(LORA), untied_model)
+        assert count_parameters(model) == count_parameters(whole)
+
+    def test_options_reach_the_quantisation(self, tiny_model: Path) -> None:
+        def weight(**options: object) -> torch.Tensor:
+            resolved = QLORA.model_copy(update=options)
+            model = _prepared(fine_tuning(resolved), tiny_model).eval()
+            with torch.no_grad():
+                logits: torch.Tensor = model(input_ids=IDS).logits
+            return logits
+
+        logits = [weight(), weight(bnb_4bit_quant_type="fp4"), weight(bnb_4bit_use_double_quant=False)]
+        assert all(not torch.equal(one, other) for one, other in combinations(logits, 2))
+        assert torch.equal(logits[0], weight())
+
+    def test_experts_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"^method\.type: .*experts.* holds experts"):
+            _prepared(fine_tuning(QLORA), tiny.write_experts(tmp_path / "experts"))
+
+    def test_an_evaluation_does_not_change_the_base(self, tiny_model: Path) -> None:
+        model = _prepared(fine_tuning(QLORA), tiny_model)
+        with torch.no_grad():
+            before = model.train()(input_ids=IDS).logits
+            model.eval()(input_ids=IDS)
+            after = model.train()(input_ids=IDS).logits
+        # Dropout of the adapters adds nothing while their second matrix is zero.
+        assert torch.equal(before, after)
 
 
 def test_an_adapter_is_small_and_changes_the_base(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:

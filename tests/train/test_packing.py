@@ -12,7 +12,7 @@ import pytest
 from sftjob.contract import ExitCode
 from sftjob.data.packing import best_fit_decreasing
 from sftjob.errors import ConfigurationError
-from sftjob.resolve import ResolvedFull, ResolvedLora
+from sftjob.resolve import ResolvedMethod
 from tests.train import tiny
 from tests.train.tiny import FULL, LORA, Run
 
@@ -203,7 +203,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, packed_dat
     """Uninterrupted runs over packs, each done once."""
     runs: dict[str, Run] = {}
 
-    def get(method: ResolvedFull | ResolvedLora) -> Run:
+    def get(method: ResolvedMethod) -> Run:
         if method.type not in runs:
             root = tmp_path_factory.mktemp("whole") / method.type
             work = tiny.prepare(root, tiny.job(method, packing=True), model=tiny_model, data=packed_data)
@@ -215,9 +215,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, packed_dat
 
 class TestTraining:
     @BOTH
-    def test_learns_and_counts_tokens_not_filler(
-        self, method: ResolvedFull | ResolvedLora, whole: Callable[[Any], Run]
-    ) -> None:
+    def test_learns_and_counts_tokens_not_filler(self, method: ResolvedMethod, whole: Callable[[Any], Run]) -> None:
         run, packs = whole(method), _packs()
         assert run.result.exit_code == ExitCode.DONE, run.result.reason
         assert (run.environment.asked["packing"], run.environment.ran["packing"]) == ("on", "on")
@@ -246,7 +244,7 @@ class TestTraining:
     @BOTH
     def test_goes_on_bit_for_bit(
         self,
-        method: ResolvedFull | ResolvedLora,
+        method: ResolvedMethod,
         tmp_path: Path,
         tiny_model: Path,
         packed_data: Path,
@@ -282,7 +280,7 @@ class TestTraining:
 class TestLosses:
     @BOTH
     def test_of_a_document_are_those_outside_the_pack(
-        self, method: ResolvedFull | ResolvedLora, whole: Callable[[Any], Run], tiny_model: Path, packed_data: Path
+        self, method: ResolvedMethod, whole: Callable[[Any], Run], tiny_model: Path, packed_data: Path
     ) -> None:
         """Of the trained model, whose attention does something."""
         import torch  # noqa: PLC0415

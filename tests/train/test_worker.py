@@ -13,20 +13,18 @@ from torch.nn import functional
 
 from sftjob.contract import ExitCode
 from sftjob.methods import load_base
-from sftjob.resolve import ResolvedFull, ResolvedLora
+from sftjob.resolve import ResolvedMethod
 from sftjob.train.ledger import LedgerState
 from tests.train import tiny
-from tests.train.tiny import FULL, LORA, Run
+from tests.train.tiny import FULL, LORA, QLORA, Run
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
-BOTH = pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
+EACH = pytest.mark.parametrize("method", [FULL, LORA, QLORA], ids=["full", "lora", "qlora"])
 
 
-@BOTH
+@EACH
 class TestFinished:
-    def test_trains_and_exports(
-        self, method: ResolvedFull | ResolvedLora, finished: Callable[[ResolvedFull | ResolvedLora], Run]
-    ) -> None:
+    def test_trains_and_exports(self, method: ResolvedMethod, finished: Callable[[ResolvedMethod], Run]) -> None:
         run = finished(method)
         assert (run.result.exit_code, run.result.reason, run.result.step) == (0, "", 12)
         assert run.work.exported.exists()
@@ -37,7 +35,7 @@ class TestFinished:
         assert [step for step, _ in run.held_out] == [4, 8, 12]
 
     def test_export_holds_safetensors_json_and_the_template_only(
-        self, method: ResolvedFull | ResolvedLora, finished: Callable[[ResolvedFull | ResolvedLora], Run]
+        self, method: ResolvedMethod, finished: Callable[[ResolvedMethod], Run]
     ) -> None:
         names = {path.name for path in finished(method).work.export.iterdir()}
         weights = {"adapter_model.safetensors", "adapter_config.json"}
@@ -48,8 +46,8 @@ class TestFinished:
 
     def test_counts_every_token(
         self,
-        method: ResolvedFull | ResolvedLora,
-        finished: Callable[[ResolvedFull | ResolvedLora], Run],
+        method: ResolvedMethod,
+        finished: Callable[[ResolvedMethod], Run],
         tiny_data: Path,
     ) -> None:
         rows = Dataset.from_file(str(tiny_data / "train.arrow"))
@@ -57,9 +55,7 @@ class TestFinished:
         assert last.tokens_seen == 2 * sum(len(ids) for ids in rows["input_ids"])
         assert last.trained_tokens_seen == 2 * sum(sum(label != -100 for label in labels) for labels in rows["labels"])
 
-    def test_records_what_ran(
-        self, method: ResolvedFull | ResolvedLora, finished: Callable[[ResolvedFull | ResolvedLora], Run]
-    ) -> None:
+    def test_records_what_ran(self, method: ResolvedMethod, finished: Callable[[ResolvedMethod], Run]) -> None:
         run = finished(method)
         asked, ran = run.environment.asked, run.environment.ran
         assert all(ran[name] == asked[name] for name in ("world_size", "rows_per_step", "precision", "attention"))
@@ -113,7 +109,7 @@ class TestLoss:
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
     def test_gradient_checkpointing_changes_memory_not_the_loss(
-        self, tmp_path: Path, tiny_model: Path, tiny_data: Path, finished: Callable[[ResolvedFull | ResolvedLora], Run]
+        self, tmp_path: Path, tiny_model: Path, tiny_data: Path, finished: Callable[[ResolvedMethod], Run]
     ) -> None:
         plain = [metric.loss for metric in finished(FULL).metrics]
         job = tiny.job(gradient_checkpointing=True)
@@ -236,9 +232,7 @@ class TestDiskFull:
 
 
 class TestCheckpoint:
-    def test_of_other_rows(
-        self, tmp_path: Path, tiny_model: Path, finished: Callable[[ResolvedFull | ResolvedLora], Run]
-    ) -> None:
+    def test_of_other_rows(self, tmp_path: Path, tiny_model: Path, finished: Callable[[ResolvedMethod], Run]) -> None:
         data = tiny.write_data(tmp_path / "data", rows=20)
         resume = finished(FULL).work.checkpoint(6)
         run = tiny.run_here(tiny.prepare(tmp_path / "work", tiny.job(), model=tiny_model, data=data, resume=resume))
@@ -250,7 +244,7 @@ class TestCheckpoint:
         tmp_path: Path,
         tiny_model: Path,
         tiny_data: Path,
-        finished: Callable[[ResolvedFull | ResolvedLora], Run],
+        finished: Callable[[ResolvedMethod], Run],
     ) -> None:
         resume = _copy(finished(FULL).work.checkpoint(6), tmp_path / "checkpoint-6")
         weights = load_file(resume / "model.safetensors")
@@ -266,7 +260,7 @@ class TestCheckpoint:
         tmp_path: Path,
         tiny_model: Path,
         tiny_data: Path,
-        finished: Callable[[ResolvedFull | ResolvedLora], Run],
+        finished: Callable[[ResolvedMethod], Run],
     ) -> None:
         resume = _copy(finished(FULL).work.checkpoint(6), tmp_path / "checkpoint-6")
         (resume / "sftjob_state.json").write_bytes(LedgerState(step=5, train_rows=24).to_json())

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from sftjob.contract import ExitCode
-from sftjob.resolve import ResolvedFull, ResolvedJob, ResolvedLora
+from sftjob.resolve import ResolvedJob, ResolvedMethod
 from sftjob.train import callbacks
 from sftjob.train.workdir import WorkDir
 from tests.train import tiny
-from tests.train.tiny import FULL, LORA, Run
+from tests.train.tiny import FULL, LORA, QLORA, Run
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
-BOTH = pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "lora"])
-Finished = Callable[[ResolvedFull | ResolvedLora], Run]
+EACH = pytest.mark.parametrize("method", [FULL, LORA, QLORA], ids=["full", "lora", "qlora"])
+Finished = Callable[[ResolvedMethod], Run]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def _assert_same(whole: Run, *parts: Run) -> None:
 
 
 class TestCrash:
-    @BOTH
+    @EACH
     @pytest.mark.parametrize(("crash", "checkpoint"), [(5, 3), (7, 6), (11, 9)], ids=["epoch1", "boundary", "epoch2"])
     def test_resume_is_exact(
         self,
-        method: ResolvedFull | ResolvedLora,
+        method: ResolvedMethod,
         crash: int,
         checkpoint: int,
         bench: Bench,

@@ -21,7 +21,15 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from sftjob.data.template import CHATML
 from sftjob.plan import ModelFacts
 from sftjob.records import Environment, Metric
-from sftjob.resolve import ResolvedFull, ResolvedJob, ResolvedLaunch, ResolvedLora, ResolvedTraining
+from sftjob.resolve import (
+    ResolvedFull,
+    ResolvedJob,
+    ResolvedLaunch,
+    ResolvedLora,
+    ResolvedMethod,
+    ResolvedQlora,
+    ResolvedTraining,
+)
 from sftjob.spec import Data, PinnedData, PinnedModel
 from sftjob.train.fault import _reached
 from sftjob.train.workdir import RankInput, RankResult, WorkDir
@@ -32,6 +40,7 @@ VOCAB = BASE_VOCAB + 2
 SEED = 7
 FULL = ResolvedFull()
 LORA = ResolvedLora(r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear")
+QLORA = ResolvedQlora(**LORA.model_dump(exclude={"type"}), bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 
 
 def write_model(folder: Path, *, tied: bool = True, vocab_size: int = BASE_VOCAB) -> Path:
@@ -133,7 +142,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def job(
-    method: ResolvedFull | ResolvedLora = FULL,
+    method: ResolvedMethod = FULL,
     *,
     processes: int = 1,
     device: Literal["cpu", "cuda"] = "cpu",

@@ -13,6 +13,7 @@ from sftjob.resolve import (
     ResolvedJob,
     ResolvedLaunch,
     ResolvedLora,
+    ResolvedQlora,
     ResolvedTraining,
     read_resolved,
     resolve,
@@ -104,6 +105,22 @@ class TestDefaults:
 
         assert job.method == ResolvedLora(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
         assert job.training.learning_rate == 2e-4
+
+    def test_qlora(self) -> None:
+        job = make_job(method={"type": "qlora", "r": 8})
+
+        assert job.method == ResolvedQlora(
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+        )
+        assert job.training.learning_rate == 2e-4
+        written = {"type": "qlora", "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False}
+        assert make_job(method=written).method.model_dump()["bnb_4bit_quant_type"] == "fp4"
+        assert make_job(method=written).method.model_dump()["bnb_4bit_use_double_quant"] is False
 
     def test_alpha_follows_the_rank(self) -> None:
         assert make_job(method={"type": "lora", "r": 8}).method == ResolvedLora(

@@ -252,7 +252,7 @@ WHOLE = {
             f"2: model.revision: is missing; {_SHA}",
             "3: model.hub: `a b` is not a repository id; write `owner/name`",
             "5: data.train: is empty; at least 1 are allowed",
-            "6: method.type: is missing; write `full` or `lora`",
+            "6: method.type: is missing; write `full`, `lora` or `qlora`",
         ],
     ),
     "branch": (
@@ -277,7 +277,7 @@ WHOLE = {
             "`system`, `instruction`, `input`, `output`, `history`, `prompt`, `completion`, `text`, `message_id`, "
             "`parent_id` or `rank`; did you mean `prompt`?",
             "10: data.train.3.path: is an address, not a path on this machine; for S3 write `uri: s3://bucket/prefix`",
-            "11: method.type: `loar` is not `full` or `lora`; did you mean `lora`?",
+            "11: method.type: `loar` is not `full`, `lora` or `qlora`; did you mean `lora`?",
         ],
     ),
     "unions": (
@@ -322,7 +322,7 @@ WHOLE = {
     ),
     "Windows line ends": (
         "name: job\r\nmodel: {path: m}\r\ndata: {train: [{path: t}]}\r\nmethod: {type: ful}\r\n",
-        ["4: method.type: `ful` is not `full` or `lora`; did you mean `full`?"],
+        ["4: method.type: `ful` is not `full`, `lora` or `qlora`; did you mean `full`?"],
     ),
 }
 

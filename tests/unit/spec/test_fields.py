@@ -38,5 +38,5 @@ def test_owner_is_the_model_of_the_last_key() -> None:
 
 
 def test_tags_of_methods() -> None:
-    assert tags(place(JobSpec, ("method",)).annotation) == ("full", "lora")
+    assert tags(place(JobSpec, ("method",)).annotation) == ("full", "lora", "qlora")
     assert tags(place(JobSpec, ("model",)).annotation) == ()
