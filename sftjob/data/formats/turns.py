@@ -34,10 +34,16 @@ def read_turns(fields: Fields, value: object, field: str, *, sharegpt: bool = Fa
 
     Args:
         fields: The row.
-        value: The list.
+        value: The list, or a JSON string of one, as a CSV file has to write it.
         field: Where it stands.
         sharegpt: Whether roles and keys are ShareGPT's unless a message says otherwise.
     """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json_in(value)
+        except NotJson as error:
+            fields.report(field, str(error))
+            return []
     if not isinstance(value, list):
         fields.report(field, f"must be a list of messages, not {json_type(value)}")
         return []

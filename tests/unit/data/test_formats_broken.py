@@ -52,6 +52,10 @@ def _nested(depth: int) -> object:
 
 MESSAGES: dict[str, tuple[object, list[str]]] = {
     "no list": ({"messages": SECRET}, ["f:1: messages: must be a list of messages, not a string"]),
+    "a list that is no JSON": (
+        {"messages": f"[{{'{SECRET}'"},
+        ["f:1: messages: not JSON: Expecting property name enclosed in double quotes (character 3)"],
+    ),
     "none": (_chat(), ["f:1: messages: no messages"]),
     "no object": (
         _chat(SECRET, ASSISTANT),

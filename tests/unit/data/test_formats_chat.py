@@ -210,3 +210,11 @@ def test_what_is_written_is_read_again(
     lines = [json.dumps({"messages": as_dicts(row.messages), "tools": row.tools}) + "\n" for row in rows]
     path.write_text("".join(lines))
     assert read_messages(path, name="f") == rows
+
+
+def test_a_cell_of_a_csv_file_holds_messages_as_json(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": 'a "b",\nc'}, {"role": "assistant", "content": "d"}]
+    cell = json.dumps(turns).replace('"', '""')
+    (tmp_path / "f.csv").write_text(f'id,messages\n1,"{cell}"\n')
+    [row] = read_messages(tmp_path / "f.csv")
+    assert [(message.role, message.content) for message in row.messages] == [("user", 'a "b",\nc'), ("assistant", "d")]
