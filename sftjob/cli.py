@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -222,6 +222,14 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+_EXTRAS: Final = {
+    "train": {"tokenizers", "jinja2", "pyarrow", "datasets", "huggingface_hub", "torch", "transformers", "trl", "peft"},
+    "s3": {"boto3"},
+    "eval": {"matplotlib"},
+}
+"""Packages that the core does not bring, by the extra that does."""
+
+
 @contextmanager
 def _told_errors() -> Iterator[None]:
     try:
@@ -230,6 +238,12 @@ def _told_errors() -> Iterator[None]:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = next((extra for extra, packages in _EXTRAS.items() if error.name in packages), None)
+        if extra is None:
+            raise
+        print(f"error: this needs the package {error.name}; pip install 'sftjob[{extra}]'", file=sys.stderr)
+        sys.exit(ExitCode.CONFIGURATION)
     except BrokenPipeError:
         # `sftjob render … | head`: whoever reads has had enough. stdout may not be flushed again at exit.
         sys.stderr.close()

@@ -140,6 +140,23 @@ def resolve(spec: JobSpec, facts: ModelFacts) -> ResolvedJob:
     )
 
 
+def max_length_of(asked: int | None, facts: ModelFacts) -> int:
+    """Tokens of a row.
+
+    Raises:
+        SpecError: more are asked for than the model takes.
+    """
+    limit = facts.max_position_embeddings or MAX_LENGTH_DEFAULT
+    max_length = _or(asked, min(MAX_LENGTH_DEFAULT, limit))
+    if max_length > (facts.max_position_embeddings or math.inf):
+        raise SpecError(
+            f"{max_length} tokens are more than the model's {limit} (max_position_embeddings)",
+            field="training.max_length",
+            hint=f"use at most {limit}",
+        )
+    return max_length
+
+
 def read_resolved(data: bytes, key: str) -> ResolvedJob:
     """Parses a stored spec.json.
 
@@ -199,14 +216,6 @@ def _method(method: Full | Lora | Qlora) -> ResolvedMethod:
 def _training(
     training: Training, facts: ModelFacts, *, device: Literal["cpu", "cuda"], learning_rate: float
 ) -> ResolvedTraining:
-    limit = facts.max_position_embeddings or MAX_LENGTH_DEFAULT
-    max_length = _or(training.max_length, min(MAX_LENGTH_DEFAULT, limit))
-    if max_length > (facts.max_position_embeddings or math.inf):
-        raise SpecError(
-            f"{max_length} tokens are more than the model's {limit} (max_position_embeddings)",
-            field="training.max_length",
-            hint=f"use at most {limit}",
-        )
     batch = _or(training.per_device_train_batch_size, 8)
     return ResolvedTraining(
         num_train_epochs=_or(training.num_train_epochs, 3.0),
@@ -219,7 +228,7 @@ def _training(
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=_or(training.gradient_accumulation_steps, 1),
         per_device_eval_batch_size=_or(training.per_device_eval_batch_size, batch),
-        max_length=max_length,
+        max_length=max_length_of(training.max_length, facts),
         packing=_or(training.packing, False),
         seed=_or(training.seed, 42),
         precision=_or(training.precision, "bf16" if device == "cuda" else "fp32"),

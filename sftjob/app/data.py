@@ -1,7 +1,7 @@
 """`sftjob data audit | preview | convert`: a spec's data, or a file's, as training will see them. No torch here."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from sftjob.storage.local import placing
 
 if TYPE_CHECKING:
     from sftjob.data.preview import PreviewRow
+    from sftjob.data.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,15 @@ def audit_data(given: DataSet, progress: Progress) -> AuditResult:
     Raises:
         DataError: rows cannot be used.
     """
+    tokenizer = _tokenizer(given)
     problems = Problems(allowed=given.data.max_skipped_rows)
     tallies = {}
     for split, files in given.files.items():
         progress(f"reading {', '.join(file.name for file in files)} …")
-        tallies[split] = _tally(given, split, problems, progress)
+        tallies[split] = _tally(given, split, tokenizer, problems, progress)
     problems.raise_any()
-    _tell_skipped(problems, progress)
-    audit = make_audit(tallies, tokenised=given.tokenizer is not None)
+    _tell(problems.skipped(), progress)
+    audit = make_audit(tallies, tokenised=tokenizer is not None)
     names = {split: files[0].name for split, files in given.files.items()}
     wrong = findings(tallies, audit, files=names, data=given.data, max_length=given.max_length)
     return AuditResult(audit=audit, wrong=tuple(wrong))
@@ -55,11 +57,8 @@ def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0, progr
         InputMissing: no rows are held out.
         DataError: there is no usable row.
     """
-    from sftjob.data.encode import template_of  # noqa: PLC0415 - only where there is a tokenizer
-    from sftjob.data.preview import preview  # noqa: PLC0415
-    from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415
-
-    if given.tokenizer is None:
+    tokenizer = _tokenizer(given)
+    if tokenizer is None:
         raise SpecError("names no model, so there are no tokens", field="--model", hint="give --model FOLDER")
     if split not in ("train", "eval"):
         raise SpecError(f"`{split}` is no split", field="--split", hint="write train or eval")
@@ -70,11 +69,12 @@ def preview_data(given: DataSet, split: str, count: int, *, skip: int = 0, progr
     if not found:
         problems.raise_any()
         raise DataError(f"has no more than {skip} rows", file=given.files[split][0].name, hint="lower --skip")
-    tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
+    from sftjob.data.preview import preview  # noqa: PLC0415 - as in `_tokenizer`
+
     shown = preview(tokenizer, found, train_on=given.data.train_on, max_length=given.max_length, problems=problems)
     if not shown:
         problems.raise_any()
-    _tell_skipped(problems, progress)
+    _tell(problems.skipped(), progress)
     return shown
 
 
@@ -93,7 +93,7 @@ def convert_data(given: DataSet, out: Path, progress: Progress) -> int:
             file.write(_line(row))
             count += 1
         problems.raise_any()
-    _tell_skipped(problems, progress)
+    _tell(problems.skipped(), progress)
     return count
 
 
@@ -108,33 +108,41 @@ def _rows(given: DataSet, split: str, problems: Problems, progress: Progress) ->
     return read_split(given.files[split], mixing=given.data.mixing, problems=problems, counts=counts, progress=progress)
 
 
-def _tell_skipped(problems: Problems, progress: Progress) -> None:
-    for problem in problems.shown:
-        progress(f"skipped: {problem}")
-    if problems.rows > len(problems.shown):
-        progress(f"skipped: {problems.rows:,} rows in all")
+def _tell(lines: Iterable[str], progress: Progress) -> None:
+    for line in lines:
+        progress(line)
 
 
-def _tally(given: DataSet, split: str, problems: Problems, progress: Progress) -> SplitTally:
+def _tally(
+    given: DataSet, split: str, tokenizer: "ChatTokenizer | None", problems: Problems, progress: Progress
+) -> SplitTally:
     tally, files, mixing = SplitTally(), given.files[split], given.data.mixing
-    if given.tokenizer is None:
+    if given.model is None or tokenizer is None:
         before = problems.rows
         for row in read_split(files, mixing=mixing, problems=problems, counts=tally.counts, progress=progress):
             tally.add_row(row)
             tally.add_characters(row)
-        tally.counts["skipped"] = problems.rows - before
-        tally.counts["rows"] += tally.counts["skipped"] + tally.counts["unmixed"]
+        tally.finish(problems.rows - before)
         return tally
-    from sftjob.data.encode import encode_options, encode_split, require_embeddings, template_of  # noqa: PLC0415
-    from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415 - a check without a model needs no tokenizer
+    from sftjob.data.encode import encode_options, encode_split  # noqa: PLC0415 - as in `_tokenizer`
 
-    if given.vocab_size is not None:
-        tokenizer = ChatTokenizer.from_folder(given.tokenizer, template=template_of(given.data))
-        require_embeddings(tokenizer, given.tokenizer, given.vocab_size)
-    options = encode_options(given.data, model=given.tokenizer, max_length=given.max_length, held_out=split == "eval")
-    for _ in encode_split(files, options, mixing=mixing, problems=problems, tally=tally, progress=progress):
+    options = encode_options(given.data, model=given.model, max_length=given.max_length, held_out=split == "eval")
+    for _ in encode_split(files, tokenizer, options, mixing=mixing, problems=problems, tally=tally, progress=progress):
         pass
     return tally
+
+
+def _tokenizer(given: DataSet) -> "ChatTokenizer | None":
+    """The tokenizer of the model that was named, which must fit its embeddings."""
+    if given.model is None:
+        return None
+    from sftjob.data.encode import require_embeddings, template_of  # noqa: PLC0415 - the core has no tokenizer
+    from sftjob.data.tokenizer import ChatTokenizer  # noqa: PLC0415
+
+    tokenizer = ChatTokenizer.from_folder(given.model, template=template_of(given.data))
+    if given.vocab_size is not None:
+        require_embeddings(tokenizer, given.model, given.vocab_size)
+    return tokenizer
 
 
 def _line(row: Row) -> bytes:

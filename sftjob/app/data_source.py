@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from sftjob.data.inputs import InputFile, hub_name
+from sftjob.data.inputs import InputFile, input_files
 from sftjob.errors import SftjobError, SpecError
-from sftjob.inputs import Progress, fetch_data, in_field, read_template
+from sftjob.inputs import Progress, fetch_data, read_template
 from sftjob.model_source import fetch_config, fetch_tokenizer
 from sftjob.plan import model_facts
-from sftjob.resolve import MAX_LENGTH_DEFAULT, resolve
+from sftjob.resolve import MAX_LENGTH_DEFAULT, max_length_of, resolve
 from sftjob.spec import (
     Data,
-    DataSource,
-    HubData,
+    FileData,
     HubModel,
     LoadedSpec,
     LocalData,
@@ -42,8 +41,8 @@ class DataSet:
     """With the template's text in it."""
     files: Mapping[str, tuple[InputFile, ...]]
     """`train` and, where rows are held out, `eval`."""
-    tokenizer: Path | None
-    """The model's folder; None where no model was named."""
+    model: Path | None
+    """The folder of the model's tokenizer; None where no model was named."""
     max_length: int
     vocab_size: int | None
     """Rows of the model's embeddings, where they are known."""
@@ -92,17 +91,13 @@ def data_of_spec(loaded: LoadedSpec, progress: Progress) -> Iterator[DataSet]:
     spec = loaded.spec
     try:
         with tempfile.TemporaryDirectory(prefix="sftjob-data-") as scratch:
-            model, splits = _located_model(spec.model, loaded.folder), ("train", "eval")
+            model = _located_model(spec.model, loaded.folder)
             storage = {"endpoint_url": spec.storage.endpoint_url, "region": spec.storage.region}
             facts = model_facts(fetch_config(model, store_root=None, inputs={}, **storage))
             yield DataSet(
                 data=_with_template(spec.data, loaded.folder),
-                files={
-                    split: tuple(_input_files(spec.data, split, loaded.folder, Path(scratch), storage))
-                    for split in splits
-                    if getattr(spec.data, split)
-                },
-                tokenizer=fetch_tokenizer(model, Path(scratch) / "model", progress=progress, **storage),
+                files=_files(spec.data, lambda source: _fetch(source, loaded.folder, Path(scratch), storage)),
+                model=fetch_tokenizer(model, Path(scratch) / "model", progress=progress, **storage),
                 max_length=resolve(spec, facts).training.max_length,
                 vocab_size=facts.vocab_size,
             )
@@ -135,17 +130,15 @@ def data_of_file(
         raise SpecError("says nothing without a model", field=f"--{flag}", hint="give --model FOLDER")
     if model is None and max_length:
         raise SpecError("counts tokens, and without a model there are none", field="--max-length", hint="give --model")
-    splits = {"train": train, **({"eval": held_out} if held_out else {})}
-    data = _data_block(splits, options)
+    data = _data_block({"train": train, **({"eval": held_out} if held_out else {})}, options)
     with tempfile.TemporaryDirectory(prefix="sftjob-data-") as scratch:
         source = parse_model(model) if model is not None else None
         facts = model_facts(fetch_config(source, store_root=None, inputs={})) if source else None
-        limit = (facts.max_position_embeddings if facts else None) or MAX_LENGTH_DEFAULT
         yield DataSet(
             data=data,
-            files={split: tuple(_input_files(data, split, Path(), Path(scratch), {})) for split in splits},
-            tokenizer=fetch_tokenizer(source, Path(scratch) / "model", progress=progress) if source else None,
-            max_length=max_length or min(limit, MAX_LENGTH_DEFAULT),
+            files=_files(data, lambda source: _fetch(source, Path(), Path(scratch), {})),
+            model=fetch_tokenizer(source, Path(scratch) / "model", progress=progress) if source else None,
+            max_length=max_length_of(max_length, facts) if facts else MAX_LENGTH_DEFAULT,
             vocab_size=facts.vocab_size if facts else None,
         )
 
@@ -197,6 +190,11 @@ def _data_block(files: Mapping[str, Path], options: Mapping[str, object]) -> Dat
         raise SpecError(problems_of(error, Data)) from error
 
 
+def _files(data: Data, fetch: Callable[[FileData], tuple[Path, str]]) -> dict[str, tuple[InputFile, ...]]:
+    splits = {"train": data.train, "eval": data.eval}
+    return {split: tuple(input_files(sources, split, fetch)) for split, sources in splits.items() if sources}
+
+
 def _with_template(data: Data, folder: Path) -> Data:
     """The data block with the template's text in it."""
     if not isinstance(data.template, TemplateFile):
@@ -208,18 +206,10 @@ def _located_model(source: ModelSource, folder: Path) -> ModelSource:
     return LocalModel(path=str(folder / Path(source.path).expanduser())) if isinstance(source, LocalModel) else source
 
 
-def _input_files(
-    data: Data, split: str, folder: Path, scratch: Path, storage: Mapping[str, str | None]
-) -> Iterator[InputFile]:
-    sources: Sequence[DataSource] = getattr(data, split)
-    for number, source in enumerate(sources):
-        how = source.model_dump(include={"format", "columns", "weight"})
-        if isinstance(source, HubData):
-            yield InputFile(name=hub_name(source), hub=source, field=f"data.{split}.{number}", **how)
-            continue
-        here = source
-        if isinstance(source, LocalData):
-            here = source.model_copy(update={"path": str(folder / Path(source.path).expanduser())})
-        with in_field(f"data.{split}.{number}"):
-            path, name = fetch_data(here, scratch, store_root=None, inputs={}, **storage)
-        yield InputFile(path=path, name=source.path if isinstance(source, LocalData) else name, **how)
+def _fetch(source: FileData, folder: Path, scratch: Path, storage: Mapping[str, str | None]) -> tuple[Path, str]:
+    """The file, under the name that the person wrote."""
+    if not isinstance(source, LocalData):
+        return fetch_data(source, scratch, store_root=None, inputs={}, **storage)
+    here = source.model_copy(update={"path": str(folder / Path(source.path).expanduser())})
+    path, _ = fetch_data(here, scratch, store_root=None, inputs={}, **storage)
+    return path, source.path

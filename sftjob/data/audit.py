@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from sftjob.data.masks import Encoded
+from sftjob.data.encoded import Encoded
 from sftjob.data.messages import Message, Row, as_dicts
 from sftjob.errors import Problem
 from sftjob.records import Audit, LengthBin, SplitAudit, SplitCounts
@@ -80,6 +80,16 @@ class SplitTally:
         length = sum(len(message.content) for message in row.messages) + len(row.text or "")
         self.lengths[length_bin(length)] += 1
         self.longest = max(self.longest, length)
+
+    def finish(self, skipped: int, *, seen: int = 0) -> None:
+        """Counts the rows that the tally never saw: those that cannot be used, and those that a mix leaves out.
+
+        Args:
+            skipped: rows that cannot be used.
+            seen: how many of them were added as rows before they were refused.
+        """
+        self.counts["skipped"] += skipped
+        self.counts["rows"] += skipped - seen + self.counts["unmixed"]
 
     def merge(self, other: "SplitTally") -> None:
         """Adds what another part of the split has counted."""

@@ -82,6 +82,7 @@ def encode_options(data: Data, *, model: Path, max_length: int, held_out: bool) 
 
 def encode_split(
     files: Sequence[InputFile],
+    tokenizer: ChatTokenizer,
     options: EncodeOptions,
     *,
     mixing: Mixing,
@@ -93,6 +94,7 @@ def encode_split(
 
     Args:
         files: in the order of the spec.
+        tokenizer: that of the options.
         options: how their rows are encoded.
         mixing: how weighted files are mixed.
         problems: gets the rows that cannot be used; the caller raises.
@@ -101,15 +103,12 @@ def encode_split(
     """
     before, refused_late = problems.rows, 0
     rows = read_split(files, mixing=mixing, problems=problems, counts=tally.counts, progress=progress)
-    for block in encode_rows(rows, options):
+    for block in encode_rows(rows, tokenizer, options):
         tally.merge(block.tally)
         problems.merge(block.problems)
         refused_late += block.problems.rows
         yield block
-    skipped = problems.rows - before
-    tally.counts["skipped"] += skipped
-    # Rows that the template refuses are among the tally's already.
-    tally.counts["rows"] += skipped - refused_late + tally.counts["unmixed"]
+    tally.finish(problems.rows - before, seen=refused_late)
 
 
 def template_of(data: Data) -> Literal["model", "chatml"] | TemplateText:
@@ -132,18 +131,20 @@ def require_embeddings(tokenizer: ChatTokenizer, model: Path, rows: int) -> None
         )
 
 
-def encode_rows(rows: Iterable[Row], options: EncodeOptions, *, processes: int | None = None) -> Iterator[Block]:
+def encode_rows(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, options: EncodeOptions, *, processes: int | None = None
+) -> Iterator[Block]:
     """Yields blocks in the order of the rows.
 
     Args:
         rows: conversations and texts.
+        tokenizer: that of the options; other processes load it for themselves.
         options: how they are encoded.
         processes: at most so many; by default as many as this process may use cores.
 
     Raises:
         ConfigurationError: the template and the tokenizer do not fit each other.
     """
-    tokenizer = ChatTokenizer.from_folder(options.model, template=options.template)
     blocks = _blocks(rows)
     for block in islice(blocks, FIRST_BLOCKS):
         yield encode_block(tokenizer, block, options)

@@ -85,7 +85,7 @@ def _prepare(job: ResolvedJob, inputs: PrepareInput, folder: Path) -> PreparedDa
     data = job.data
     tokenizer = ChatTokenizer.from_folder(inputs.model, template=template_of(data))
     require_embeddings(tokenizer, inputs.model, job.facts.vocab_size)
-    writing = _Writing(job, inputs, folder, Problems(allowed=data.max_skipped_rows))
+    writing = _Writing(job, inputs, folder, tokenizer)
     tallies = {"train": writing.write_train()}
     if inputs.eval:
         tallies["eval"] = writing.write_eval()
@@ -111,12 +111,13 @@ def _prepare(job: ResolvedJob, inputs: PrepareInput, folder: Path) -> PreparedDa
 class _Writing:
     """Writes the splits of a job into a folder."""
 
-    def __init__(self, job: ResolvedJob, inputs: PrepareInput, folder: Path, problems: Problems) -> None:
-        self.problems = problems
+    def __init__(self, job: ResolvedJob, inputs: PrepareInput, folder: Path, tokenizer: ChatTokenizer) -> None:
+        self.problems = Problems(allowed=job.data.max_skipped_rows)
         self.packs: int | None = None
         self._job = job
         self._inputs = inputs
         self._folder = folder
+        self._tokenizer = tokenizer
 
     def write_train(self) -> SplitTally:
         training, path = self._job.training, self._folder / "train.arrow"
@@ -147,7 +148,9 @@ class _Writing:
         options = encode_options(
             data, model=self._inputs.model, max_length=self._job.training.max_length, held_out=held_out
         )
-        for block in encode_split(files, options, mixing=data.mixing, problems=self.problems, tally=tally):
+        for block in encode_split(
+            files, self._tokenizer, options, mixing=data.mixing, problems=self.problems, tally=tally
+        ):
             write(block)
             progress.tell(tally.counts["rows"])
         return tally
@@ -155,10 +158,8 @@ class _Writing:
 
 def _tell(audit: Audit, problems: Problems) -> None:
     """What a person should read before the training, in a few lines."""
-    for problem in problems.shown:
-        print(f"skipped: {problem}", flush=True)
-    if problems.rows > len(problems.shown):
-        print(f"skipped: {problems.rows:,} rows in all", flush=True)
+    for line in problems.skipped():
+        print(line, flush=True)
     for name, split in audit.splits.items():
         if split.counts.straddling:
             print(f"{name}: {split.counts.straddling:,} answers begin inside a token, which is not trained", flush=True)

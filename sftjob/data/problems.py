@@ -1,6 +1,6 @@
 """Collects the mistakes of all files of a job, so that they are repaired in one go and not one by one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sftjob.errors import DataError, Problem
@@ -40,6 +40,12 @@ class Problems:
         self._count += other._count
         self._fatal |= other._fatal
         self.shown += other.shown[: SHOWN - len(self.shown)]
+
+    def skipped(self) -> Iterator[str]:
+        """Lines for people about the rows that were left out."""
+        yield from (f"skipped: {problem}" for problem in self.shown)
+        if self.rows > len(self.shown):
+            yield f"skipped: {self.rows:,} rows in all"
 
     def raise_any(self) -> None:
         """Raises `DataError` with all of them, unless they are no more rows than allowed."""

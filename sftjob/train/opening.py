@@ -19,6 +19,7 @@ from sftjob.resolve import ResolvedJob, read_resolved, resolve
 from sftjob.spec import JobSpec, run_id
 from sftjob.spec.load import parse_spec_json
 from sftjob.storage import ObjectStore, claim_attempt, open_store, probe
+from sftjob.storage.base import exists
 from sftjob.storage.local import local_errors
 from sftjob.train.attempt import Attempt, now, say
 from sftjob.train.settings import Settings
@@ -140,15 +141,6 @@ def held_folder(settings: Settings) -> Iterator[None]:
                 f"only {free / 1e6:.0f} MB are free", file=str(settings.work), hint="free space, or use another folder"
             )
         yield
-
-
-def exists(store: ObjectStore, key: str) -> bool:
-    """Raises what the store raises, except `NotFound`."""
-    try:
-        store.head(key)
-    except NotFound:
-        return False
-    return True
 
 
 def _read_spec(path: Path) -> JobSpec:

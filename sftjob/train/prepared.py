@@ -2,18 +2,18 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sftjob.contract import keys
 from sftjob.data.digest import data_digest, tokenizer_digest
-from sftjob.data.inputs import InputFile, PrepareInput, hub_name
+from sftjob.data.inputs import InputFile, PrepareInput, input_files
 from sftjob.errors import CrashError, Problem, SftjobError, StorageError, Unavailable
 from sftjob.inputs import fetch_data
 from sftjob.records import PreparedData, read_record
-from sftjob.spec import DataSource, HubData
+from sftjob.spec import FileData
 from sftjob.storage import ObjectStore, ensure_current, fetch_files, hash_file, upload_files
 from sftjob.train.attempt import Attempt, say
 from sftjob.train.launcher import wrapped
@@ -42,7 +42,12 @@ def provide_data(attempt: Attempt, given: DataInputs) -> PreparedData:
         DataError, ConfigurationError, InputMissing: as the data or the tokenizer deserve; files and lines are named.
         Superseded: a newer attempt has taken over; nothing was stored.
     """
-    files = {split: tuple(_fetch(split, sources, attempt, given)) for split, sources in _splits(attempt)}
+    files = {
+        split: tuple(
+            input_files(getattr(attempt.job.data, split), split, lambda source: _fetch(source, attempt, given))
+        )
+        for split in ("train", "eval")
+    }
     hashes = [hash_file(file.path) if file.path else None for split in files.values() for file in split]
     digest = data_digest(attempt.job, hashes, tokenizer_digest(given.model))
     prepared = _stored(attempt, digest)
@@ -57,26 +62,16 @@ def provide_data(attempt: Attempt, given: DataInputs) -> PreparedData:
     return prepared
 
 
-def _splits(attempt: Attempt) -> tuple[tuple[str, Sequence[DataSource]], ...]:
-    return ("train", attempt.job.data.train), ("eval", attempt.job.data.eval)
-
-
-def _fetch(split: str, sources: Sequence[DataSource], attempt: Attempt, given: DataInputs) -> Iterator[InputFile]:
+def _fetch(source: FileData, attempt: Attempt, given: DataInputs) -> tuple[Path, str]:
     storage = given.run.spec.storage
-    for number, source in enumerate(sources):
-        how = source.model_dump(include={"format", "columns", "weight"})
-        if isinstance(source, HubData):
-            yield InputFile(name=hub_name(source), hub=source, field=f"data.{split}.{number}", **how)
-            continue
-        path, name = fetch_data(
-            source,
-            attempt.work.root / "inputs",
-            store_root=given.run.root,
-            inputs=given.inputs,
-            endpoint_url=storage.endpoint_url,
-            region=storage.region,
-        )
-        yield InputFile(path=path, name=name, **how)
+    return fetch_data(
+        source,
+        attempt.work.root / "inputs",
+        store_root=given.run.root,
+        inputs=given.inputs,
+        endpoint_url=storage.endpoint_url,
+        region=storage.region,
+    )
 
 
 def _stored(attempt: Attempt, digest: str) -> PreparedData | None:

@@ -104,6 +104,7 @@ class TestThirdParties:
         assert {name for name in importers if unit(name) not in HEAVY_UNITS} == HEAVY_MODULES
 
 
+UNKNOWN_TO_THE_CORE = ("tokenizers", "jinja2", "pyarrow", "numpy", "boto3", "huggingface_hub")
 LAPTOP = "import sftjob.spec, sftjob.spec.load, sftjob.place, sftjob.render"
 ABSENT = {
     LAPTOP: (*HEAVY, "boto3", "botocore", "kubernetes", "huggingface_hub", "numpy"),
@@ -111,6 +112,8 @@ ABSENT = {
     "import sftjob.train.supervisor, sftjob.model_source": (*HEAVY, "numpy"),
     "import sftjob.report": (*HEAVY, "boto3", "matplotlib"),
     "import sftjob.app": (*HEAVY, "boto3", "kubernetes", "huggingface_hub"),
+    # README: the core alone audits and converts JSON and CSV files.
+    "import sftjob.app.data, sftjob.app.data_source, sftjob.data.formats": (*HEAVY, *UNKNOWN_TO_THE_CORE),
     "import sftjob.cli": (*HEAVY, "boto3", "kubernetes", "huggingface_hub", "matplotlib", "pygments"),
 }
 

@@ -274,3 +274,27 @@ class TestSpec:
         code, _, err = run("audit", spec)
         assert code == 66
         assert re.search(r"job\.yaml:7: data\.template\.path: .*chat\.jinja does not exist", err)
+
+
+class TestCoreAlone:
+    """What README promises without any extra; the packages are made to be missing."""
+
+    @pytest.fixture(autouse=True)
+    def _no_extras(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith(("sftjob.data", "sftjob.app"))]:
+            monkeypatch.delitem(sys.modules, name)
+        for name in ("tokenizers", "jinja2", "pyarrow"):
+            monkeypatch.setitem(sys.modules, name, None)
+
+    def test_json_and_csv_files(self, run: Run) -> None:
+        _write("t.jsonl")
+        Path("t.csv").write_text("prompt,completion\na,b\n")
+        for name in ("t.jsonl", "t.csv"):
+            assert run("audit", name)[0] == 0
+            assert run("convert", name, "-o", "out.jsonl")[0] == 0
+
+    def test_what_needs_more_says_which_extra_brings_it(self, run: Run, model: Path) -> None:
+        _write("t.jsonl")
+        code, _, err = run("audit", "t.jsonl", "--model", model, "--template", "chatml")
+        assert code == 78
+        assert err.splitlines()[-1] == "error: this needs the package tokenizers; pip install 'sftjob[train]'"

@@ -12,6 +12,7 @@ from sftjob.data.encode import EncodeOptions, available_cpus, encode_rows, encod
 from sftjob.data.inputs import InputFile
 from sftjob.data.messages import Message, Row
 from sftjob.data.problems import Problems
+from sftjob.data.tokenizer import ChatTokenizer
 from sftjob.errors import DataError
 from sftjob.spec.data import Mixing
 
@@ -40,16 +41,21 @@ def options(tiny_tokenizer_folder: Path) -> EncodeOptions:
 
 
 @pytest.fixture
+def tokenizer(options: EncodeOptions) -> ChatTokenizer:
+    return ChatTokenizer.from_folder(options.model, template=options.template)
+
+
+@pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "BLOCK_ROWS", 4)
     monkeypatch.setattr(encode, "FIRST_BLOCKS", 2)
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_processes_give_the_same_in_the_same_order(options: EncodeOptions) -> None:
+def test_processes_give_the_same_in_the_same_order(tokenizer: ChatTokenizer, options: EncodeOptions) -> None:
     rows = [*_rows(40), Row((Message("user", "<|im_end|>"), Message("assistant", "x")), file="f", line=41)]
-    alone = list(encode_rows(rows, options, processes=1))
-    together = list(encode_rows(rows, options, processes=2))
+    alone = list(encode_rows(rows, tokenizer, options, processes=1))
+    together = list(encode_rows(rows, tokenizer, options, processes=2))
     assert len(alone) == 11
     for one, other in zip(alone, together, strict=True):
         assert (one.input_ids, one.labels, list(one.lengths)) == (other.input_ids, other.labels, list(other.lengths))
@@ -60,11 +66,13 @@ def test_processes_give_the_same_in_the_same_order(options: EncodeOptions) -> No
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_few_rows_start_no_process(options: EncodeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_start_no_process(
+    tokenizer: ChatTokenizer, options: EncodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encode, "ProcessPoolExecutor", None)
-    assert len(list(encode_rows(_rows(8), options, processes=2))) == 2
+    assert len(list(encode_rows(_rows(8), tokenizer, options, processes=2))) == 2
     with pytest.raises(TypeError):
-        list(encode_rows(_rows(9), options, processes=2))
+        list(encode_rows(_rows(9), tokenizer, options, processes=2))
 
 
 @pytest.mark.parametrize(("written", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("", 8)])
@@ -93,7 +101,8 @@ def _encoded(
     files: list[InputFile], options: EncodeOptions, *, allowed: int = 0, mixing: Mixing | None = None
 ) -> SplitTally:
     problems, tally = Problems(allowed=allowed), SplitTally()
-    for _ in encode_split(files, options, mixing=mixing or Mixing(), problems=problems, tally=tally):
+    tokenizer = ChatTokenizer.from_folder(options.model, template=options.template)
+    for _ in encode_split(files, tokenizer, options, mixing=mixing or Mixing(), problems=problems, tally=tally):
         pass
     problems.raise_any()
     return tally
