@@ -14,7 +14,7 @@ install: .venv/.installed ## make .venv with everything in it
 .venv/.installed: pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py
 
-demo: install ## make a tiny model and data, fine-tune with LoRA, QLoRA and full, compare (two to three minutes on two cores)
+demo: install ## make a tiny model and data, fine-tune with LoRA, QLoRA and full, compare (three to four minutes on two cores)
 	$(BIN)/python examples/demo/demo.py
 
 test: install check ## run every test that this machine can run

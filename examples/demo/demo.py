@@ -1,4 +1,4 @@
-"""The whole path in two to three minutes on two cores, with nothing to download: LoRA, QLoRA and full, compared."""
+"""The whole path in three to four minutes on two cores, with nothing to download: LoRA, QLoRA and full, compared."""
 
 import subprocess
 import sys
