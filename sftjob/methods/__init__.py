@@ -8,7 +8,7 @@ from sftjob.methods.full import FullFineTuning
 from sftjob.methods.load import load_base, load_tuned
 from sftjob.methods.lora import LoraFineTuning
 from sftjob.methods.qlora import QloraFineTuning
-from sftjob.resolve import ResolvedMethod
+from sftjob.resolved import ResolvedMethod
 
 METHODS: Final[dict[str, type[FineTuning]]] = {
     "full": FullFineTuning,

@@ -3,7 +3,6 @@
 `train` runs every method through the same loop and knows none of their names.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Literal, TypeAlias
 import torch
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from sftjob.methods.shards import numel_of
 
 Model: TypeAlias = PreTrainedModel | PeftModel
 Precision = Literal["bf16", "fp32"]
@@ -60,8 +61,8 @@ class FineTuning(ABC):
         """
 
     @abstractmethod
-    def weights(self, model: Model) -> dict[str, torch.Tensor]:
-        """Name → tensor of everything that `save` writes, without copies."""
+    def weights(self, model: Model, state_dict: StateDict | None = None) -> dict[str, torch.Tensor]:
+        """Name → tensor of everything that `save` writes, without copies; `state_dict` as there."""
 
     @abstractmethod
     def save(self, model: Model, folder: Path, *, state_dict: StateDict | None = None, resumable: bool = False) -> None:
@@ -83,12 +84,6 @@ def count_parameters(model: torch.nn.Module) -> ParameterCounts:
     """Parameters that an optimizer would change, and all of them; tied weights count once."""
     parameters = list(model.parameters())
     return ParameterCounts(
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        total=sum(map(_numel, parameters)),
+        trainable=sum(numel_of(parameter) for parameter in parameters if parameter.requires_grad),
+        total=sum(map(numel_of, parameters)),
     )
-
-
-def _numel(parameter: torch.nn.Parameter) -> int:
-    """Weights, of which a quantised tensor holds several in an element."""
-    state = getattr(parameter, "quant_state", None)
-    return math.prod(state.shape) if state is not None else parameter.numel()

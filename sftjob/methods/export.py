@@ -10,19 +10,29 @@ from safetensors import safe_open
 from transformers import GenerationConfig
 
 from sftjob.errors import ConfigurationError, CrashError, Diverged
-from sftjob.methods.base import FineTuning, Model
+from sftjob.methods.base import FineTuning, Model, StateDict
+from sftjob.methods.shards import whole
 
 Fingerprint = Mapping[str, float]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def export(method: FineTuning, model: Model, folder: Path, *, tokenizer: Path, stop_token_ids: tuple[int, ...]) -> None:
+def export(
+    method: FineTuning,
+    model: Model,
+    folder: Path,
+    *,
+    tokenizer: Path,
+    stop_token_ids: tuple[int, ...],
+    state_dict: StateDict | None = None,
+) -> None:
     """Writes a folder that `from_pretrained` of transformers (and of PEFT, for an adapter) loads without the network.
 
     Args:
         folder: replaced; until all is written and checked there is nothing of this name.
         tokenizer: folder whose files are copied, chat template included.
         stop_token_ids: end the model's turn in the template; generation stops there.
+        state_dict: weights gathered from all ranks, where the model itself holds only a part of them.
 
     Raises:
         CrashError: what was written is not what was trained.
@@ -31,9 +41,9 @@ def export(method: FineTuning, model: Model, folder: Path, *, tokenizer: Path, s
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(tokenizer, partial)
-    method.save(model, partial)
+    method.save(model, partial, state_dict=state_dict)
     generation_config(model, stop_token_ids).save_pretrained(partial)
-    check_files(method, model, partial)
+    check_files(method, model, partial, state_dict=state_dict)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -49,12 +59,13 @@ def generation_config(model: Model, stop_token_ids: tuple[int, ...]) -> Generati
 
 
 def fingerprint(model: torch.nn.Module) -> Fingerprint:
-    """Sum of every trainable tensor: cheap, and another after any training."""
-    return {
-        name: float(parameter.detach().sum(dtype=torch.float64))
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    """Sum of every trainable tensor: cheap, and another after any training. Under ZeRO-3 all ranks must call it."""
+    sums: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with whole([parameter]):
+                sums[name] = float(parameter.detach().sum(dtype=torch.float64))
+    return sums
 
 
 def check_changed(before: Fingerprint, model: torch.nn.Module) -> None:
@@ -67,14 +78,14 @@ def check_changed(before: Fingerprint, model: torch.nn.Module) -> None:
         )
 
 
-def check_files(method: FineTuning, model: Model, folder: Path) -> None:
+def check_files(method: FineTuning, model: Model, folder: Path, *, state_dict: StateDict | None = None) -> None:
     """Reads the weights back and compares names and shapes with the model.
 
     Raises:
         CrashError: a tensor is missing, unexpected, empty or of another shape.
         Diverged: a tensor holds NaN or infinity.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in method.weights(model).items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in method.weights(model, state_dict).items()}
     found: dict[str, tuple[int, ...]] = {}
     for name, tensor in _stored(folder):
         found[name] = tuple(tensor.shape)

@@ -19,10 +19,10 @@ class FullFineTuning(FineTuning):
         """Every parameter is trained; added tokens are among them."""
         return model.requires_grad_(True)
 
-    def weights(self, model: Model) -> dict[str, torch.Tensor]:
+    def weights(self, model: Model, state_dict: StateDict | None = None) -> dict[str, torch.Tensor]:
         """All parameters under the names of the file; a tied head is not written twice."""
         tied = set(model.all_tied_weights_keys)
-        return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+        return {name: tensor for name, tensor in (state_dict or model.state_dict()).items() if name not in tied}
 
     def save(self, model: Model, folder: Path, *, state_dict: StateDict | None = None, resumable: bool = False) -> None:
         """model.safetensors (in shards where it is large), config.json and generation_config.json."""

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 
 from sftjob.errors import ConfigurationError, InputMissing
 from sftjob.methods.base import Model
+from sftjob.methods.shards import whole
 
 ATTENTION: Final = "sdpa"
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -136,8 +137,10 @@ def _grow_vocabulary(model: PreTrainedModel, vocab_size: int, seed: int) -> None
         model.resize_token_embeddings(vocab_size, mean_resizing=False)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is None or head.weight is embedding.weight
-    for layer in (embedding,) if tied else (embedding, head):
-        _draw_rows(layer.weight, known, generator)
+    weights = [layer.weight for layer in ((embedding,) if tied else (embedding, head))]
+    with whole(weights, change=True):
+        for weight in weights:
+            _draw_rows(weight, known, generator)
 
 
 @torch.no_grad()

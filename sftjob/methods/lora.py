@@ -51,9 +51,9 @@ class LoraFineTuning(FineTuning):
         adapted.peft_config[ADAPTER].revision = base.revision
         return adapted
 
-    def weights(self, model: Model) -> dict[str, torch.Tensor]:
+    def weights(self, model: Model, state_dict: StateDict | None = None) -> dict[str, torch.Tensor]:
         """Adapters and rows of added tokens under the names of the file."""
-        return _adapter_weights(model, None)
+        return _adapter_weights(model, state_dict)
 
     def save(self, model: Model, folder: Path, *, state_dict: StateDict | None = None, resumable: bool = False) -> None:
         """adapter_model.safetensors and adapter_config.json.

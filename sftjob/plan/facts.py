@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from sftjob.errors import ConfigurationError
 
 _CONTEXT_KEYS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+_EXPERT_KEYS: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 # A config.json may leave out what equals the default of its class in transformers. These are such defaults.
 _LEFT_OUT: Final[Mapping[str, Mapping[str, int]]] = {
     "gemma3_text": {"vocab_size": 262_208, "max_position_embeddings": 131_072},
@@ -32,6 +33,8 @@ class ModelFacts(BaseModel):
     max_position_embeddings: int | None = None
     """Longest sequence in tokens; None where the architecture sets no limit."""
     tie_word_embeddings: bool = False
+    num_experts: int = 0
+    """Of each mixture layer; 0 for a dense model."""
 
 
 def model_facts(config: object, *, file: str = "config.json") -> ModelFacts:
@@ -60,6 +63,7 @@ def model_facts(config: object, *, file: str = "config.json") -> ModelFacts:
         num_hidden_layers=_number(numbers, file, prefix, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         max_position_embeddings=next((numbers[key] for key in _CONTEXT_KEYS if _positive(numbers.get(key))), None),
         tie_word_embeddings=_tied(config, text),
+        num_experts=next((numbers[key] for key in _EXPERT_KEYS if _positive(numbers.get(key))), 0),
     )
 
 

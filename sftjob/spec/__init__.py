@@ -17,18 +17,21 @@ from sftjob.spec.data import (
     TemplateText,
 )
 from sftjob.spec.identity import authored, canonical_json, canonical_spec, run_id, sha256_hex
-from sftjob.spec.job import Evaluation, Generation, JobSpec, Kubernetes, Launch, Resources, Storage, Training
+from sftjob.spec.job import Evaluation, Export, Generation, JobSpec, Kubernetes, Monitoring, Resources, Storage
+from sftjob.spec.launch import Launch, Strategy
 from sftjob.spec.load import LoadedSpec, load_profile, load_spec, parse_spec_json
 from sftjob.spec.method import METHOD_RULES, Full, Lora, Method, MethodRule, Qlora
 from sftjob.spec.names import config_map_name, object_name, service_account_name
 from sftjob.spec.profile import Profile
 from sftjob.spec.schema import job_schema, profile_schema
+from sftjob.spec.training import Optimizer, Training
 
 __all__ = [
     "METHOD_RULES",
     "Data",
     "DataSource",
     "Evaluation",
+    "Export",
     "FileData",
     "Full",
     "Generation",
@@ -44,6 +47,8 @@ __all__ = [
     "Method",
     "MethodRule",
     "ModelSource",
+    "Monitoring",
+    "Optimizer",
     "PinnedData",
     "PinnedModel",
     "Profile",
@@ -52,6 +57,7 @@ __all__ = [
     "Storage",
     "StoredData",
     "StoredModel",
+    "Strategy",
     "TemplateFile",
     "TemplateText",
     "Training",

@@ -1,85 +1,14 @@
 """JobSpec: what a person writes. Its defaults of training are filled in one place only, `sftjob.resolve`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sftjob.spec.data import Data, ModelSource
+from sftjob.spec.launch import Launch, PositiveInt
 from sftjob.spec.method import Method
+from sftjob.spec.training import Training
 from sftjob.spec.types import LocalPath, Quantity, S3Uri, SpecModel
-
-PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class Training(SpecModel):
-    """Hyperparameters under the names that transformers and TRL give them. What is left out is filled by `resolve`."""
-
-    num_train_epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; instead of `num_train_epochs`."""
-    learning_rate: float | None = Field(default=None, gt=0, lt=1e3)
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] | None = None
-    warmup_steps: float | None = Field(default=None, ge=0)
-    """Steps, or below 1 the share of all steps, over which the learning rate rises."""
-    weight_decay: float | None = Field(default=None, ge=0)
-    max_grad_norm: float | None = Field(default=None, gt=0)
-    per_device_train_batch_size: PositiveInt | None = None
-    """Rows a process takes at once."""
-    gradient_accumulation_steps: PositiveInt | None = None
-    per_device_eval_batch_size: PositiveInt | None = None
-    max_length: int | None = Field(default=None, ge=2)
-    """Tokens of a row, and of a pack; longer rows are treated as `data.overlong` says, and counted."""
-    packing: bool | None = None
-    """Put several rows into one of `max_length` tokens, each with positions and attention of its own."""
-    seed: int | None = Field(default=None, ge=0, lt=2**32)
-    precision: Literal["bf16", "fp32"] | None = None
-    gradient_checkpointing: bool | None = None
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    logging_steps: PositiveInt | None = None
-    save_steps: PositiveInt | None = None
-    """Steps between checkpoints."""
-    save_total_limit: int | None = Field(default=None, ge=2)
-    """Committed checkpoints that are kept; older ones are deleted."""
-    eval_steps: PositiveInt | None = None
-    """Steps between losses on the held-out rows."""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.num_train_epochs is not None and self.max_steps is not None:
-            raise ValueError("`num_train_epochs` and `max_steps` exclude each other; keep one")
-        return self
-
-
-class Launch(SpecModel):
-    """How many processes train, and on what."""
-
-    nodes: PositiveInt = 1
-    gpus_per_node: int = Field(default=1, ge=0, le=64)
-    """0 trains on the CPU. `sftjob run` writes the machine's own number here."""
-    gpu: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    """GPU product as the node label `nvidia.com/gpu.product` names it, for instance `NVIDIA-H100-80GB-HBM3`."""
-    processes_per_node: PositiveInt | None = None
-    """Only without GPUs, where it defaults to 1; with GPUs there is one process each."""
-    strategy: Literal["auto", "single", "ddp"] = "auto"
-    """How processes share the work; `auto` chooses."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.gpus_per_node and self.processes_per_node not in (None, self.gpus_per_node):
-            raise ValueError("`processes_per_node` must equal `gpus_per_node`: one process a GPU; leave it out")
-        if self.strategy == "single" and self.processes > 1:
-            raise ValueError("`strategy: single` allows one process; write `ddp` or `auto`")
-        return self
-
-    @property
-    def local_processes(self) -> int:
-        """Processes on each node."""
-        return self.gpus_per_node or self.processes_per_node or 1
-
-    @property
-    def processes(self) -> int:
-        """Processes on all nodes: the world size."""
-        return self.nodes * self.local_processes
 
 
 class Resources(SpecModel):
@@ -125,6 +54,25 @@ class Evaluation(SpecModel):
     generation: Generation = Generation()
 
 
+class Export(SpecModel):
+    """What becomes of the final weights."""
+
+    merge: bool | None = None
+    """Publish the adapter's sum with the base as well, in bf16, when its logits are those of the adapter."""
+    merge_tolerance: float | None = Field(default=None, gt=0, lt=1)
+    """Largest difference of the merged model's logits, as a share of their size, with which it is published."""
+
+
+class Monitoring(SpecModel):
+    """Where metrics go besides the store, where they always are. May change without training again."""
+
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """`tensorboard` writes event files into the run's store; `wandb` needs its key from the environment or a Secret."""
+    wandb_project: str | None = Field(default=None, min_length=1, max_length=128)
+    wandb_entity: str | None = Field(default=None, min_length=1, max_length=128)
+    """User or team at Weights & Biases."""
+
+
 class Kubernetes(SpecModel):
     """The person's half of what Kubernetes sees; the platform's half is the profile."""
 
@@ -152,6 +100,8 @@ class JobSpec(SpecModel):
     method: Method
     training: Training = Training()
     launch: Launch = Launch()
+    export: Export = Export()
+    monitoring: Monitoring = Monitoring()
     resources: Resources = Resources()
     storage: Storage = Storage()
     evaluation: Evaluation = Evaluation()

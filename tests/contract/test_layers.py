@@ -9,7 +9,7 @@ import pytest
 
 Modules = Mapping[str, ast.Module]
 
-CHAIN = ["contract", "errors", "records", "spec", "plan", "resolve", "storage"]
+CHAIN = ["contract", "errors", "records", "spec", "resolved", "plan", "resolve", "storage"]
 CHAIN += ["model_folder", "inputs", "hub", "model_source", "data", "methods"]
 ALLOWED: dict[str, set[str]] = {
     **{unit: set(CHAIN[:place]) for place, unit in enumerate(CHAIN)},

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from sftjob.resolve import ResolvedMethod
+from sftjob.resolved import ResolvedMethod
 from tests.train import tiny
 from tests.train.tiny import Run
 

@@ -30,7 +30,7 @@ from sftjob.methods import (
 from sftjob.methods.base import StateDict
 from sftjob.methods.full import FullFineTuning
 from sftjob.methods.lora import LoraFineTuning
-from sftjob.resolve import ResolvedLora
+from sftjob.resolved import ResolvedLora
 from sftjob.spec import METHOD_RULES
 from tests.train import tiny
 from tests.train.tiny import FULL, IM_END, IM_START, LORA, QLORA, SEED, VOCAB

@@ -12,7 +12,7 @@ import pytest
 from sftjob.contract import ExitCode
 from sftjob.data.packing import best_fit_decreasing
 from sftjob.errors import ConfigurationError
-from sftjob.resolve import ResolvedMethod
+from sftjob.resolved import ResolvedMethod
 from tests.train import tiny
 from tests.train.tiny import FULL, LORA, Run
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sftjob.contract import ExitCode
 from sftjob.methods import load_base
-from sftjob.resolve import ResolvedMethod
+from sftjob.resolved import ResolvedMethod
 from sftjob.train.ledger import LedgerState
 from tests.train import tiny
 from tests.train.tiny import FULL, LORA, QLORA, Run

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sftjob.contract import ExitCode
-from sftjob.resolve import ResolvedJob, ResolvedMethod
+from sftjob.resolve import ResolvedJob
+from sftjob.resolved import ResolvedMethod
 from sftjob.train import callbacks
 from sftjob.train.workdir import WorkDir
 from tests.train import tiny

@@ -21,15 +21,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from sftjob.data.template import CHATML
 from sftjob.plan import ModelFacts
 from sftjob.records import Environment, Metric
-from sftjob.resolve import (
-    ResolvedFull,
-    ResolvedJob,
-    ResolvedLaunch,
-    ResolvedLora,
-    ResolvedMethod,
-    ResolvedQlora,
-    ResolvedTraining,
-)
+from sftjob.resolve import ResolvedJob
+from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedLora, ResolvedMethod, ResolvedQlora, ResolvedTraining
 from sftjob.spec import Data, PinnedData, PinnedModel
 from sftjob.train.fault import _reached
 from sftjob.train.workdir import RankInput, RankResult, WorkDir

@@ -7,17 +7,8 @@ import pytest
 from sftjob.contract import ExitCode
 from sftjob.errors import ConfigurationError, SpecError
 from sftjob.plan import ModelFacts
-from sftjob.resolve import (
-    RESOLVED_SCHEMA,
-    ResolvedFull,
-    ResolvedJob,
-    ResolvedLaunch,
-    ResolvedLora,
-    ResolvedQlora,
-    ResolvedTraining,
-    read_resolved,
-    resolve,
-)
+from sftjob.resolve import RESOLVED_SCHEMA, ResolvedJob, read_resolved, resolve
+from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedLora, ResolvedQlora, ResolvedTraining
 from sftjob.spec import METHOD_RULES, JobSpec, run_id, sha256_hex
 
 FACTS = ModelFacts(
