@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from sftjob.errors import ConfigurationError, InputMissing
 from sftjob.methods.base import Model
@@ -86,8 +87,9 @@ def _from_pretrained(folder: Path, dtype: torch.dtype, quantization: BitsAndByte
         "output_loading_info": True,
     }
     if quantization is not None:
-        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
-        options |= {"quantization_config": quantization, "device_map": {"": device}}
+        options["quantization_config"] = quantization
+        if not is_deepspeed_zero3_enabled():  # which puts each rank's share where it belongs by itself
+            options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (ValueError, KeyError, RuntimeError, OSError) as error:

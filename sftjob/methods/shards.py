@@ -6,8 +6,10 @@ Everything here also takes weights that are not shared out, and imports DeepSpee
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
 
 def is_shared(parameter: torch.Tensor) -> bool:
@@ -40,4 +42,16 @@ def whole(parameters: Iterable[torch.Tensor], *, change: bool = False) -> Iterat
     import deepspeed  # noqa: PLC0415 - takes seconds, and most jobs need none of it
 
     with deepspeed.zero.GatheredParameters(shared, modifier_rank=0 if change else None):
+        yield
+
+
+@contextmanager
+def token_rows_on_any_device() -> Iterator[None]:
+    """Lets PEFT begin with rows of a shared-out embedding where there is no GPU: its own way asks for one (0.21)."""
+
+    def collect(_self: TrainableTokensLayer, weight: torch.Tensor, rows: list[int], _width: int) -> torch.Tensor:
+        with whole([weight]):
+            return weight[rows].detach().clone()
+
+    with patch.object(TrainableTokensLayer, "_collect_token_weights", collect):
         yield

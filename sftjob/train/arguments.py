@@ -3,6 +3,8 @@
 from trl import SFTConfig
 
 from sftjob.resolve import ResolvedJob
+from sftjob.resolved import ResolvedLaunch, ResolvedTraining
+from sftjob.spec import METHOD_RULES
 from sftjob.train.workdir import WorkDir
 
 _WORKERS_ON_GPU = 2
@@ -18,7 +20,8 @@ def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_firs
         held_out: there are rows for the held-out loss.
         evaluate_first: the checkpoint that training continues from owes its held-out loss.
     """
-    training, on_cpu = job.training, job.launch.device == "cpu"
+    training, launch = job.training, job.launch
+    on_cpu = launch.device == "cpu"
     return SFTConfig(
         output_dir=str(work.checkpoints),
         # What is learned, and how fast.
@@ -26,10 +29,15 @@ def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_firs
         max_steps=training.max_steps,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler_type,
+        lr_scheduler_kwargs=_schedule(training),
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
         max_grad_norm=training.max_grad_norm,
-        optim="adamw_torch_fused",
+        neftune_noise_alpha=training.neftune_noise_alpha or None,
+        optim=training.optim,
         per_device_train_batch_size=training.per_device_train_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         per_device_eval_batch_size=training.per_device_eval_batch_size,
@@ -46,8 +54,12 @@ def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_firs
         use_cpu=on_cpu,
         bf16=training.precision == "bf16",
         activation_checkpointing=training.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        ddp_backend=None if job.launch.world_size == 1 else "gloo" if on_cpu else "nccl",
+        # PEFT under ZeRO-3 needs the reentrant kind: https://github.com/deepspeedai/DeepSpeed/pull/8130
+        activation_checkpointing_kwargs={
+            "use_reentrant": launch.zero_stage == 3 and METHOD_RULES[job.method.type].adapter
+        },
+        deepspeed=launch.deepspeed,
+        ddp_backend=_backend(launch),
         ddp_find_unused_parameters=False,
         dataloader_num_workers=0 if on_cpu else _WORKERS_ON_GPU,
         dataloader_pin_memory=not on_cpu,
@@ -67,3 +79,13 @@ def sft_config(job: ResolvedJob, work: WorkDir, *, held_out: bool, evaluate_firs
         disable_tqdm=True,
         push_to_hub=False,
     )
+
+
+def _backend(launch: ResolvedLaunch) -> str | None:
+    if launch.world_size == 1 and not launch.zero_stage:
+        return None
+    return "gloo" if launch.device == "cpu" else "nccl"
+
+
+def _schedule(training: ResolvedTraining) -> dict[str, float]:
+    return {"min_lr_rate": training.min_lr_rate} if training.lr_scheduler_type == "cosine_with_min_lr" else {}

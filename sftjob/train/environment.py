@@ -22,6 +22,9 @@ _FIELDS: Final = {
     "world_size": "launch",
     "rows_per_step": "training.per_device_train_batch_size",
     "packing": "training.packing",
+    "attention": "model",
+    "sharding": "launch.strategy",
+    "trained_dtype": "training.precision",
     "quantized": "method.type",
     "precision": "training.precision",
     "gradient_checkpointing": "training.gradient_checkpointing",
@@ -47,6 +50,8 @@ def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environ
             "gradient_checkpointing": _switch(job.training.gradient_checkpointing),
             "attention": ATTENTION,
             "strategy": job.launch.strategy,
+            "sharding": _sharding(job.launch.zero_stage),
+            "trained_dtype": "bfloat16" if job.launch.zero_stage and job.training.precision == "bf16" else "float32",
             "quantized": "4 bit" if job.method.type == "qlora" else "no",
         },
         ran=_ran(trainer),
@@ -95,12 +100,17 @@ def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:
         "quantized": "4 bit" if quantized else "no",
         "quantized_modules": quantized,
         "optimizer": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
+        "sharding": _sharding(trainer.zero_stage),
         "distributed": str(trainer.accelerator.distributed_type.value),
         "train_rows": len(trainer.train_dataset),
         "held_out_rows": 0 if trainer.eval_dataset is None else len(trainer.eval_dataset),
         "steps": trainer.state.max_steps,
         "threads": torch.get_num_threads(),
     }
+
+
+def _sharding(zero_stage: int) -> str:
+    return f"ZeRO-{zero_stage}" if zero_stage else "none"
 
 
 def _switch(on: bool) -> str:

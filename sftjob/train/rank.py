@@ -30,6 +30,7 @@ from sftjob.spec import HubModel, LocalModel, ModelSource, StoredModel
 from sftjob.train import environment
 from sftjob.train.arguments import sft_config
 from sftjob.train.callbacks import MetricsWriter, RunCallback
+from sftjob.train.deepspeed import join_deepspeed, match_dtypes, zero_dtype
 from sftjob.train.fault import fault
 from sftjob.train.gang import Gang, RankPlace
 from sftjob.train.isolation import check_isolation
@@ -88,9 +89,6 @@ class Rank:
         fault("built")
         if trainer.gang.all_asked_to_stop():
             return self._stopped_early()
-        if self._job.training.packing:
-            with trainer.accelerator.autocast():
-                check_isolation(trainer.model, trainer.data_collator)
         trainer.fit(self._given.resume)
         if not trainer.interrupted and trainer.eval_dataset is not None:
             trainer.evaluate()
@@ -110,6 +108,9 @@ class Rank:
             if given.resume is None
             else read_ledger(given.resume, train_rows=len(train_rows))
         )
+        if job.launch.zero_stage:
+            join_deepspeed(job.launch)
+        # Before the model is loaded: under ZeRO-3 each rank then takes only its share of it.
         args = sft_config(
             job,
             self._work,
@@ -134,16 +135,17 @@ class Rank:
         return trainer, before
 
     def _model(self, method: FineTuning) -> Model:
-        training = self._job.training
+        training, zero = self._job.training, self._job.launch.zero_stage
         base = load_base(
             self._given.model,
             vocab_size=self._given.vocab_size,
-            dtype=method.base_dtype(training.precision),
+            dtype=zero_dtype(training.precision) if zero else method.base_dtype(training.precision),
             seed=training.seed,
             quantization=method.quantization(training.precision),
         )
         set_seed(training.seed)  # adapters start at random
-        return method.prepare(base, base=_base_name(self._job.model), added_token_ids=self._given.added_token_ids)
+        model = method.prepare(base, base=_base_name(self._job.model), added_token_ids=self._given.added_token_ids)
+        return match_dtypes(model, training.precision) if zero else model
 
     def _tellers(self, ledger: Ledger) -> list[TrainerCallback]:
         tensorboard = TensorBoardCallback()
@@ -155,6 +157,9 @@ class Rank:
         ]
 
     def _begin(self, trainer: RunTrainer) -> None:
+        if self._job.training.packing:
+            with trainer.accelerator.autocast():
+                check_isolation(trainer.model, trainer.data_collator)
         record = environment.describe(self._job, self._given, trainer)
         if self._place.first:
             environment.write(record, self._work.environment)
@@ -167,10 +172,18 @@ class Rank:
 
     def _export(self, method: FineTuning, trainer: RunTrainer) -> None:
         fault("export")
+        state_dict = trainer.gathered_weights()
         if self._place.first:
             tokenizer = self._given.data / "tokenizer"
             stop_token_ids = ChatTokenizer.from_folder(tokenizer).stop_token_ids
-            export(method, trainer.model, self._work.export, tokenizer=tokenizer, stop_token_ids=stop_token_ids)
+            export(
+                method,
+                trainer.model,
+                self._work.export,
+                tokenizer=tokenizer,
+                stop_token_ids=stop_token_ids,
+                state_dict=state_dict,
+            )
             counts = count_parameters(trainer.model)
             print(f"exported step {self.step}: {counts.trainable:,} of {counts.total:,} parameters trained", flush=True)
         trainer.gang.wait()

@@ -88,7 +88,7 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
             gang: the other ranks.
             callbacks: run after transformers' own.
         """
-        trained = {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
+        trained = _trained(model) if getattr(model, "is_loaded_in_4bit", False) else {}
         pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         super().__init__(
             model=model,
@@ -110,6 +110,12 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
         # Labels are counted after the shift, whatever loss the architecture declares: `_losses` shifts them itself.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = True
+
+    @property
+    def zero_stage(self) -> int:
+        """Of the engine that trains; 0 where there is none, or none yet."""
+        engine = self.deepspeed if self.is_deepspeed_enabled else None
+        return 0 if engine is None else int(engine.zero_optimization_stage())
 
     def fit(self, resume: Path | None) -> None:
         """Trains to the last step, or until `interrupted`.
@@ -181,6 +187,23 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
                 logs["tokens_per_second"] = window.tokens_per_second
         super().log(logs, start_time)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """For a checkpoint. DeepSpeed saves weights along with optimizer states; there they are not written twice."""
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+
+    def gathered_weights(self) -> dict[str, torch.Tensor] | None:
+        """Under ZeRO-3 the whole weights, on the first rank alone; None where the model holds them itself.
+
+        All ranks must call it. The frozen base under an adapter is left out.
+        """
+        if self.zero_stage < 3:
+            return None
+        gathered: dict[str, torch.Tensor] | None = self.deepspeed._zero3_consolidated_16bit_state_dict(
+            exclude_frozen_parameters=hasattr(self.model, "peft_config")
+        )
+        return gathered
+
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """None: TRL's would say what TRL assumes, and lie in every checkpoint."""
 
@@ -221,6 +244,18 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
                 loss, trained_tokens = loss + batch_loss, trained_tokens + batch_tokens
         return loss / max(trained_tokens, 1.0)
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: SFTConfig, model: Model | None = None) -> tuple[Any, dict[str, Any]]:
+        """AdamW as asked for; where its states lie in the node's memory, the one that computes there."""
+        known: tuple[Any, dict[str, Any]] = SFTTrainer.get_optimizer_cls_and_kwargs(args, model)
+        zero = (args.deepspeed or {}).get("zero_optimization", {})
+        if zero.get("offload_optimizer", {}).get("device") != "cpu":
+            return known
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # noqa: PLC0415 - is compiled when it is first used
+
+        options = {name: value for name, value in known[1].items() if name in ("lr", "betas", "eps", "weight_decay")}
+        return DeepSpeedCPUAdam, options
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float:
         norm: torch.Tensor | float = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.tally.grad_norm = norm
@@ -239,6 +274,10 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
                 f"the checkpoint's weights do not fit the model: {wrong[0]}",
                 hint="start another run with --new-run",
             )
+
+
+def _trained(model: Model) -> dict[str, torch.Tensor]:
+    return {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
 
 
 @torch.no_grad()

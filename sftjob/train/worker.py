@@ -33,6 +33,12 @@ _LIBRARY_SETTINGS: Final = {
 }
 """Read by libraries while they are imported: nothing here needs the network."""
 _TORCHRUN_VARIABLES: Final = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+_GANG_OF_ONE: Final = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "MASTER_PORT"), "0"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1"),
+    "MASTER_ADDR": "127.0.0.1",
+}
+"""DeepSpeed wants a rendezvous even of one; port 0 is any free one."""
 _TORCH_DISK_FULL: Final = ("PytorchStreamWriter failed writing", "] . unexpected pos ")
 """What `torch.save` says on a full disk (seen with torch 2.13)."""
 _PEER_LOST: Final = ("Connection closed by peer", "Connection reset by peer", "NCCL error", "Broken pipe")
@@ -89,8 +95,11 @@ def library_environment(environment: Mapping[str, str], job: ResolvedJob, world_
     device: dict[str, str | None] = {"DS_ACCELERATOR": "cpu"} if job.launch.device == "cpu" else {}
     if world_size > 1:
         return {**_LIBRARY_SETTINGS, **device}
-    # Trainer would spread a single process over all GPUs that it sees; accelerate would look for a rendezvous.
+    # Trainer would spread a single process over all GPUs that it sees.
     first_gpu = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    if job.launch.zero_stage:
+        return {"CUDA_VISIBLE_DEVICES": first_gpu, **_LIBRARY_SETTINGS, **device, **_GANG_OF_ONE}
+    # Accelerate would look for a rendezvous.
     alone: dict[str, str | None] = dict.fromkeys(_TORCHRUN_VARIABLES)
     return {**_LIBRARY_SETTINGS, **device, **alone, "CUDA_VISIBLE_DEVICES": first_gpu}
 

@@ -65,6 +65,11 @@ MIXING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def prepared_packs(folder: Path) -> Path:
+    """Packs to train on, and rows that are held out."""
+    return _data(folder, _packs(), held_out=6)
+
+
 def _model(kind: str, attention: str) -> Any:
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -195,7 +200,7 @@ class TestIsolation:
 
 @pytest.fixture(scope="module")
 def packed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _data(tmp_path_factory.mktemp("packed") / "data", _packs(), held_out=6)
+    return prepared_packs(tmp_path_factory.mktemp("packed") / "data")
 
 
 @pytest.fixture(scope="module")

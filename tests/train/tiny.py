@@ -22,8 +22,9 @@ from sftjob.data.template import CHATML
 from sftjob.plan import ModelFacts
 from sftjob.records import Environment, Metric
 from sftjob.resolve import ResolvedJob
+from sftjob.resolve.deepspeed import deepspeed_config
 from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedLora, ResolvedMethod, ResolvedQlora, ResolvedTraining
-from sftjob.spec import Data, PinnedData, PinnedModel
+from sftjob.spec import Data, PinnedData, PinnedModel, Strategy
 from sftjob.train.fault import _reached
 from sftjob.train.workdir import RankInput, RankResult, WorkDir
 
@@ -139,6 +140,7 @@ def job(
     *,
     processes: int = 1,
     device: Literal["cpu", "cuda"] = "cpu",
+    strategy: Strategy | None = None,
     **training: Any,
 ) -> ResolvedJob:
     """24 rows in batches of 4: 6 steps an epoch, two epochs."""
@@ -162,6 +164,13 @@ def job(
         "save_total_limit": 2,
         "eval_steps": 4,
     }
+    resolved = ResolvedTraining.model_validate({**defaults, **training})
+    launch = ResolvedLaunch(
+        nodes=1,
+        processes_per_node=processes,
+        device=device,
+        strategy=strategy or ("ddp" if processes > 1 else "single"),
+    )
     return ResolvedJob(
         run_id="tiny-00000000",
         name="tiny",
@@ -171,10 +180,8 @@ def job(
         ),
         data=Data(train=(PinnedData(sha256="1" * 64, name="rows.jsonl"),), template="chatml"),
         method=method,
-        training=ResolvedTraining.model_validate({**defaults, **training}),
-        launch=ResolvedLaunch(
-            nodes=1, processes_per_node=processes, device=device, strategy="ddp" if processes > 1 else "single"
-        ),
+        training=resolved,
+        launch=launch.model_copy(update={"deepspeed": deepspeed_config(resolved, launch, {})}),
     )
 
 
@@ -272,9 +279,10 @@ def run_apart(
     processes: int = 1,
     fault: str | None = None,
     timeout: float = 900,
+    module: str = "sftjob.train.worker",
 ) -> Run:
     """The worker as a process of its own, or `processes` of them under torchrun."""
-    command = ["-m", "sftjob.train.worker", "--work", str(work.root)]
+    command = ["-m", module, "--work", str(work.root)]
     if processes > 1:
         torchrun = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}", "--max-restarts=0"]
         command = ["-m", "torch.distributed.run", *torchrun, *command]
