@@ -20,7 +20,7 @@ class Launch(SpecModel):
     """GPU product as the node label `nvidia.com/gpu.product` names it, for instance `NVIDIA-H100-80GB-HBM3`."""
     processes_per_node: PositiveInt | None = None
     """Only without GPUs, where it defaults to 1; with GPUs there is one process each."""
-    strategy: Literal["auto"] | Strategy = "auto"
+    strategy: Literal["auto", "single", "ddp", "zero1", "zero2", "zero3"] = "auto"
     """How processes share the work: `ddp` gives each a whole model; ZeRO shares out optimizer states (`zero1`),
     gradients as well (`zero2`), weights as well (`zero3`). `auto` shares out no more than it must to fit."""
     offload_optimizer: bool | None = None

@@ -33,6 +33,10 @@ WORDS = (
     "truncate",
     "split",
     "drop",
+    "zero1",
+    "zero2",
+    "adamw_8bit",
+    "paged_adamw_8bit",
     "first_exhausted",
     "all_exhausted",
 )
@@ -47,6 +51,8 @@ NESTED = (
     {"prompt": "r"},
     ["q"],
     ["r"],
+    ["tensorboard"],
+    ["wandb"],
     [{"path": "x"}],
     [{"path": "y"}],
 )
@@ -81,7 +87,8 @@ def base() -> dict[str, Any]:
         "model": {"hub": "owner/name", "revision": "0" * 40},
         "data": {"train": [{"path": "t.jsonl"}]},
         "method": {"type": "lora", "r": 4},
-        "launch": {"gpus_per_node": 0},
+        "training": {"lr_scheduler_type": "cosine_with_min_lr"},
+        "launch": {"gpus_per_node": 0, "strategy": "zero3"},
     }
 
 

@@ -200,6 +200,31 @@ APPENDED = {
         "training: {max_steps: 1, num_train_epochs: 1}",
         "5: training: `num_train_epochs` and `max_steps` exclude each other; keep one",
     ),
+    "three sizes of a batch": (
+        "training: {train_batch_size: 8, per_device_train_batch_size: 2, gradient_accumulation_steps: 4}",
+        "5: training: `train_batch_size` follows from `per_device_train_batch_size` and `gradient_accumulation_steps`; "
+        "leave one of the three out",
+    ),
+    "uneven batch": (
+        "training: {train_batch_size: 8, per_device_train_batch_size: 3}",
+        "5: training: `train_batch_size` 8 is no multiple of `per_device_train_batch_size` 3",
+    ),
+    "floor of another schedule": (
+        "training: {lr_scheduler_type: cosine, min_lr_rate: 0.1}",
+        "5: training: `min_lr_rate` is for `lr_scheduler_type: cosine_with_min_lr`; write that, or leave it out",
+    ),
+    "weights offloaded but not shared out": (
+        "launch: {strategy: zero2, offload_param: true}",
+        "5: launch: `offload_param` needs the shared-out weights of `strategy: zero3`",
+    ),
+    "states offloaded without ZeRO": (
+        "launch: {offload_optimizer: true}",
+        "5: launch: `offload_optimizer` is for DeepSpeed; write `strategy: zero1`, `zero2` or `zero3`",
+    ),
+    "DeepSpeed's keys without DeepSpeed": (
+        "launch: {strategy: ddp, deepspeed: {prescale_gradients: true}}",
+        "5: launch: `deepspeed` is for DeepSpeed; write `strategy: zero1`, `zero2` or `zero3`",
+    ),
     "quantity": (
         "resources: {memory: 16GB}",
         "5: resources.memory: `16GB` is not a quantity; "

@@ -90,7 +90,8 @@ def test_a_value_of_the_file_that_is_replaced_is_not_judged_by_the_model(write: 
         ("training=5", "--set training=…: training: 5 is not a mapping; write `key: value` lines below it"),
         (
             "launch.strategy=dpp",
-            "--set launch.strategy=…: launch.strategy: `dpp` is not `auto`, `single` or `ddp`; did you mean `ddp`?",
+            "--set launch.strategy=…: launch.strategy: `dpp` is not `auto`, `single`, `ddp`, `zero1`, `zero2` or `zero3`; "
+            "did you mean `ddp`?",
         ),
         (
             "model={hub: a/b}",
@@ -134,6 +135,11 @@ def test_a_value_of_the_file_that_is_replaced_is_not_judged_by_the_model(write: 
         (
             "model.path.x=1",
             "--set model.path.x=…: model.path.x: `model.path` is `m` and has no fields; set `model.path` itself",
+        ),
+        (
+            'method={"type":"lora","target_modules":["q_proj","lm_head"],"modules_to_save":["lm_head"]}',
+            "--set method=…: method: `lm_head` is in `target_modules` and in `modules_to_save`; a module has an "
+            "adapter or is trained whole: keep it in one of them",
         ),
         ("salt", "--set: `salt` has no `=`; write `field=value`, for instance `training.max_steps=10`"),
         ("=1", "--set: `` is not a field; write names with a dot between them: `training.max_steps`"),
