@@ -96,6 +96,10 @@ class Env(StrEnum):
     POD_UID = "SFTJOB_POD_UID"
     POD_INDEX = "JOB_COMPLETION_INDEX"
     """Set by Kubernetes itself in Indexed Jobs; absent means 0."""
+    MASTER_ADDR = "MASTER_ADDR"
+    """Where pod 0 can be reached by its peers, for instance `<job>-0.<service>`; several nodes need it."""
+    MASTER_PORT = "MASTER_PORT"
+    """Of the ranks' rendezvous in pod 0; 29500 without it."""
     GRACE_SECONDS = "SFTJOB_GRACE_SECONDS"
     """The pod's terminationGracePeriodSeconds, from which PID 1 takes its margins."""
     STORAGE_URI = "SFTJOB_STORAGE_URI"
@@ -136,6 +140,8 @@ class Component(StrEnum):
 
 
 LOCAL_OWNER: Final = "local"
+RENDEZVOUS_PORT: Final = 29500
+"""On which the ranks of several pods find pod 0."""
 LEASE_SECONDS: Final = 30
 LEASE_LOST_SECONDS: Final = 120
 
@@ -168,6 +174,20 @@ class keys:  # noqa: N801 - a namespace of functions, read as `keys.commit(7)`
         return f"attempts/{attempt}/pods/{index}.json"
 
     @staticmethod
+    def start(attempt: int) -> str:
+        """Names the step from which all pods of this attempt continue; made by index 0."""
+        return f"attempts/{attempt}/start.json"
+
+    @staticmethod
+    def ready(attempt: int, index: int) -> str:
+        """A pod has everything that its ranks need."""
+        return f"attempts/{attempt}/ready/{index}.json"
+
+    @staticmethod
+    def results(attempt: int) -> str:
+        return f"attempts/{attempt}/results/"
+
+    @staticmethod
     def result(attempt: int, index: int) -> str:
         return f"attempts/{attempt}/results/{index}.json"
 
@@ -196,6 +216,11 @@ class keys:  # noqa: N801 - a namespace of functions, read as `keys.commit(7)`
     @staticmethod
     def part(step: int, attempt: int, node: int) -> str:
         return f"checkpoints/{step:010d}/{attempt}/parts/{node}.json"
+
+    @staticmethod
+    def wanted(step: int, attempt: int) -> str:
+        """Index 0 is making a checkpoint of this step and waits for its peers' parts."""
+        return f"checkpoints/{step:010d}/{attempt}/parts/wanted.json"
 
     @staticmethod
     def commit(step: int) -> str:

@@ -94,7 +94,8 @@ def place(spec: JobSpec, profile: Profile) -> Placement:
         tmp_size=f"{scratch // 20}Mi",
         omp_num_threads=max(1, int(quantity(resources.cpu) / launch.local_processes)),
         termination_grace_period_seconds=kubernetes.termination_grace_period_seconds,
-        retries=kubernetes.retries,
+        # A gang's pods fail together, and each failure counts.
+        retries=kubernetes.retries * launch.nodes,
         ttl_seconds_after_finished=kubernetes.ttl_seconds_after_finished,
         active_deadline_seconds=kubernetes.active_deadline_seconds,
         priority_class_name=kubernetes.priority_class_name,
@@ -138,12 +139,6 @@ def _problems(spec: JobSpec, profile: Profile) -> Iterator[Problem]:
 
 def _launch_problems(spec: JobSpec, profile: Profile) -> Iterator[Problem]:
     launch = spec.launch
-    if launch.nodes > 1:
-        yield Problem(
-            field="launch.nodes",
-            reason="manifests for several nodes come with a later version",
-            hint="write `nodes: 1` and take as many `gpus_per_node` as one node has",
-        )
     if launch.gpu and not launch.gpus_per_node:
         yield Problem(
             field="launch.gpu",

@@ -4,7 +4,7 @@ from pydantic_core import to_jsonable_python
 
 from sftjob.contract import SPEC_FILE, Component
 from sftjob.place import Placement
-from sftjob.render.jobs import config_map, service_account, train_job
+from sftjob.render.jobs import config_map, headless_service, service_account, train_job
 from sftjob.render.manifest import Identity, Json, Manifest
 from sftjob.render.yaml import manifests_yaml
 from sftjob.spec import JobSpec, canonical_json, canonical_spec, run_id, sha256_hex
@@ -23,6 +23,7 @@ def render(placement: Placement, spec: JobSpec) -> tuple[Manifest, ...]:
     return (
         config_map(placement, identity, data),
         service_account(placement, identity),
+        *([headless_service(placement, identity)] if placement.nodes > 1 else []),
         train_job(placement, identity),
     )
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from sftjob.contract import SPEC_FILE, Env, Mount
+from sftjob.contract import RENDEZVOUS_PORT, SPEC_FILE, Env, Mount
 from sftjob.place import Placement
-from sftjob.render.manifest import Json, Manifest
+from sftjob.render.manifest import Identity, Json, Manifest
 
 CREDENTIALS_FILE: Final = "credentials"
 HUB_TOKEN_FILE: Final = "token"
@@ -33,10 +33,11 @@ class FieldRef:
     path: str
 
 
-def environment(placement: Placement) -> list[Json]:
+def environment(placement: Placement, identity: Identity) -> list[Json]:
     """All variables of the training container, each once."""
     values: dict[str, str | FieldRef | None] = {
         **_contract(placement),
+        **_rendezvous(placement, identity),
         **{name: f"{Mount.WORK.value}/{folder}" for name, folder in _CACHES.items()},
         **_libraries(placement),
         **_storage(placement),
@@ -53,6 +54,16 @@ def _contract(placement: Placement) -> Mapping[str, str | FieldRef | None]:
         Env.POD_UID.value: FieldRef("metadata.uid"),
         Env.GRACE_SECONDS.value: str(placement.termination_grace_period_seconds),
         Env.STORAGE_URI.value: placement.storage_uri,
+    }
+
+
+def _rendezvous(placement: Placement, identity: Identity) -> Mapping[str, str]:
+    """Pod 0 by the name that the headless Service gives it: it is the same for every attempt's pods."""
+    if placement.nodes == 1:
+        return {}
+    return {
+        Env.MASTER_ADDR.value: f"{identity.job}-0.{identity.service}",
+        Env.MASTER_PORT.value: str(RENDEZVOUS_PORT),
     }
 
 

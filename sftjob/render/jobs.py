@@ -1,6 +1,6 @@
-"""The objects of a training run: ConfigMap, ServiceAccount and Job."""
+"""The objects of a training run: ConfigMap, ServiceAccount, Job, and the Service of several nodes."""
 
-from sftjob.contract import ExitCode, JobAction
+from sftjob.contract import RENDEZVOUS_PORT, ExitCode, JobAction
 from sftjob.place import Placement
 from sftjob.render.manifest import Identity, Json, Manifest, metadata, present, strings
 from sftjob.render.pod import TRAINER, train_pod
@@ -28,8 +28,23 @@ def service_account(placement: Placement, identity: Identity) -> Manifest:
     }
 
 
+def headless_service(placement: Placement, identity: Identity) -> Manifest:
+    """Names for the pods of several nodes. It is no load balancer, and answers before pods are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(identity.service, placement, identity),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": identity.job},
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }
+
+
 def train_job(placement: Placement, identity: Identity) -> Manifest:
-    """A Job of a single pod, Indexed as those of many pods are, so that both look alike from inside."""
+    """An Indexed Job with a pod for each node; of a single pod, too, so that all look alike from inside."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -27,6 +27,11 @@ class Identity:
         return object_name(self.run_id, self.digest, self.component)
 
     @property
+    def service(self) -> str:
+        """Of the headless Service; that of the Job, whose pods it names."""
+        return self.job
+
+    @property
     def config_map(self) -> str:
         return config_map_name(self.run_id, self.digest)
 

@@ -31,6 +31,8 @@ def train_pod(placement: Placement, identity: Identity) -> Manifest:
             {
                 # Each attempt is a pod of its own: its log stays, and podFailurePolicy sees its exit code.
                 "restartPolicy": "Never",
+                # With it pod 0 has a name under which its peers find it.
+                "subdomain": identity.service if placement.nodes > 1 else None,
                 "serviceAccountName": identity.service_account,
                 "automountServiceAccountToken": False,
                 # Otherwise every Service of the namespace becomes a dozen environment variables.
@@ -41,7 +43,7 @@ def train_pod(placement: Placement, identity: Identity) -> Manifest:
                 "nodeSelector": strings(placement.node_selector) or None,
                 "tolerations": [each.model_dump(exclude_none=True) for each in placement.tolerations] or None,
                 "securityContext": _pod_security(),
-                "containers": [_trainer(placement)],
+                "containers": [_trainer(placement, identity)],
                 "volumes": _volumes(placement, identity),
             }
         ),
@@ -59,14 +61,14 @@ def _pod_security() -> Manifest:
     }
 
 
-def _trainer(placement: Placement) -> Manifest:
+def _trainer(placement: Placement, identity: Identity) -> Manifest:
     return {
         "name": TRAINER,
         "image": placement.image,
         "imagePullPolicy": "IfNotPresent",
         # No shell: signals reach PID 1 alone, and a shell would keep SIGTERM to itself.
         "command": ["python", "-m", "sftjob.train"],
-        "env": environment(placement),
+        "env": environment(placement, identity),
         "resources": _resources(placement),
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -40,6 +40,7 @@ def rendered() -> set[str]:
                 "model": {"uri": "s3://models/tiny"},
                 "data": {"train": [{"uri": "s3://data/train.jsonl"}]},
                 "method": {"type": "full"},
+                "launch": {"nodes": 2},
             }
         )
     )

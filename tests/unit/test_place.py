@@ -103,7 +103,6 @@ class TestPlace:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "several nodes": ({"launch": {"nodes": 2}}, {}, "launch.nodes", "several nodes come with a later version"),
     "gpu without gpus": ({"launch": {"gpus_per_node": 0, "gpu": "H100"}}, {}, "launch.gpu", "`gpus_per_node` is 0"),
     "two gpu products": (
         {"launch": {"gpu": "H100"}},
@@ -202,9 +201,12 @@ class TestRefusals:
 
     def test_all_at_once(self) -> None:
         with pytest.raises(SpecError) as caught:
-            placed(model={"path": "base"}, launch={"nodes": 2}, storage={})
+            placed(model={"path": "base"}, launch={"gpus_per_node": 0, "gpu": "H100"}, storage={})
 
-        assert [problem.field for problem in caught.value.problems] == ["launch.nodes", "storage.uri", "model.path"]
+        assert [problem.field for problem in caught.value.problems] == ["launch.gpu", "storage.uri", "model.path"]
+
+    def test_every_pod_of_a_gang_that_fails_counts(self) -> None:
+        assert placed(launch={"nodes": 4}, kubernetes={"retries": 2}).retries == 8
 
     @pytest.mark.parametrize("key", ["team", "example.com/team", "kueue.x-k8s.io/queue-name", "a.b-c_d"])
     def test_ordinary_labels_pass(self, key: str) -> None:

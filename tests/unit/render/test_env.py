@@ -3,11 +3,13 @@ from typing import Any
 
 import pytest
 
-from sftjob.contract import Env
+from sftjob.contract import Component, Env
 from sftjob.place import Placement
 from sftjob.render.env import environment
+from sftjob.render.manifest import Identity
 
 Make = Callable[..., Placement]
+IDENTITY = Identity(run_id="job-01234567", digest="ab" * 32, component=Component.TRAIN)
 FROM_SECRETS = {
     "storage": {"credentials_secret": {"name": "store", "key": "x"}},
     "hub_token_secret": {"name": "hub", "key": "y"},
@@ -16,13 +18,13 @@ FROM_SECRETS = {
 
 def variables(placement: Placement) -> dict[str, Any]:
     """Name → value, or → path of the pod's field."""
-    listed: Any = environment(placement)
+    listed: Any = environment(placement, IDENTITY)
     return {each["name"]: each.get("value") or each["valueFrom"]["fieldRef"]["fieldPath"] for each in listed}
 
 
 class TestEnvironment:
     def test_each_name_once(self, make_placement: Make) -> None:
-        listed: Any = environment(make_placement(profile=FROM_SECRETS))
+        listed: Any = environment(make_placement(profile=FROM_SECRETS), IDENTITY)
 
         names = [each["name"] for each in listed]
 
@@ -33,6 +35,13 @@ class TestEnvironment:
 
         assert values[Env.OWNER] == "metadata.labels['batch.kubernetes.io/controller-uid']"
         assert values[Env.POD_UID] == "metadata.uid"
+
+    def test_pods_of_several_nodes_know_the_first_by_name(self, make_placement: Make) -> None:
+        values = variables(make_placement(launch={"nodes": 2}))
+
+        assert values[Env.MASTER_ADDR] == "job-01234567-abab-train-0.job-01234567-abab-train"
+        assert values[Env.MASTER_PORT] == "29500"
+        assert Env.MASTER_ADDR not in variables(make_placement())
 
     def test_grace_and_its_margin(self, make_placement: Make) -> None:
         values = variables(make_placement(kubernetes={"termination_grace_period_seconds": 300}))

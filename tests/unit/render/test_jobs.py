@@ -5,7 +5,7 @@ import pytest
 
 from sftjob.contract import Component, ExitCode, JobAction
 from sftjob.place import Placement
-from sftjob.render.jobs import config_map, service_account, train_job
+from sftjob.render.jobs import config_map, headless_service, service_account, train_job
 from sftjob.render.manifest import Identity
 
 Make = Callable[..., Placement]
@@ -95,3 +95,22 @@ class TestServiceAccount:
 
         assert account["metadata"]["annotations"] == {"example.com/role": "r"}
         assert account["automountServiceAccountToken"] is False
+
+
+class TestSeveralNodes:
+    def test_the_service_names_the_pods_of_this_job(self, make_placement: Make) -> None:
+        placement = make_placement(launch={"nodes": 2})
+        service: Any = headless_service(placement, IDENTITY)
+        template = job(placement)["spec"]["template"]["spec"]
+
+        assert template["subdomain"] == service["metadata"]["name"]
+        assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": job(placement)["metadata"]["name"]}
+        assert service["spec"]["clusterIP"] == "None"
+        # Pods find each other while they load; nothing of ours makes them ready before.
+        assert service["spec"]["publishNotReadyAddresses"] is True
+
+    def test_there_is_a_pod_for_each_node(self, make_placement: Make) -> None:
+        spec = job(make_placement(launch={"nodes": 3}))["spec"]
+
+        assert (spec["completions"], spec["parallelism"]) == (3, 3)
+        assert "subdomain" not in job(make_placement())["spec"]["template"]["spec"]
