@@ -136,8 +136,8 @@ def _prepare_libraries(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
     # PEFT imports it, and it advises to install a package that loads code from a hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # What TRL calls in transformers is not the affair of who reads a training log.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    # What TRL and DeepSpeed call in other libraries is not the affair of who reads a training log.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|torch\.distributed)\.")
 
 
 def _drop_unfinished(work: WorkDir, local_rank: int) -> None:
