@@ -21,7 +21,7 @@ TURNS: dict[str, dict[str, Any]] = {
     "a tenth at the end": {**FLOOR, "min_lr_rate": 0.1},
     "half at the end": {**FLOOR, "min_lr_rate": 0.5},
     "warmup_steps": {"lr_scheduler_type": "linear", "warmup_steps": 2.0},
-    "warmup as a share": {"lr_scheduler_type": "linear", "warmup_steps": 0.75},
+    "warmup as a share": {"lr_scheduler_type": "linear", "warmup_steps": 0.25},
     "weight_decay": {"weight_decay": 0.5},
     "adam_beta1": {"adam_beta1": 0.5},
     "adam_beta2": {"adam_beta2": 0.5},
