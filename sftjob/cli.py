@@ -10,7 +10,7 @@ import typer
 
 from sftjob import __version__
 from sftjob.contract import ExitCode
-from sftjob.errors import SftjobError
+from sftjob.errors import SftjobError, SpecError
 
 if TYPE_CHECKING:
     from sftjob.report import Report
@@ -33,6 +33,9 @@ ProfileFile = Annotated[Path | None, typer.Option("--profile", metavar="FILE", h
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Overrides a field of the spec; may be given several times."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="config.json of a model that is not on this machine.")
 ]
 
 Source = Annotated[Path, typer.Argument(metavar="SPEC|FILE", help="A job's spec (.yaml, .yml) or a data file.")]
@@ -75,20 +78,62 @@ def run(
 
 
 @app.command()
-def validate(spec: SpecFile, set_: Sets = None) -> None:
-    """Check a spec, the files that it names on this machine, and whether model and settings fit together."""
+def validate(spec: SpecFile, config: ConfigFile = None, set_: Sets = None) -> None:
+    """Check a spec, the files that it names on this machine, and whether model, settings and GPU fit together."""
     from sftjob.app.validate import validate as validate_spec
     from sftjob.spec import load_spec
 
-    for line in validate_spec(load_spec(spec, overrides=set_ or [])):
+    for line in validate_spec(load_spec(spec, overrides=set_ or []), config=config):
         _say(line)
 
 
 @app.command()
-def render(spec: SpecFile, profile: ProfileFile = None, set_: Sets = None) -> None:
-    """Print the Kubernetes manifests of a job: `sftjob render job.yaml | kubectl apply -f -`."""
-    from sftjob.app.manifests import manifests
+def plan(
+    spec: SpecFile,
+    *,
+    config: ConfigFile = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", metavar="PRODUCT", help="Instead of launch.gpu.")] = None,
+    price: Annotated[float | None, typer.Option("--price-per-gpu-hour", min=0, help="For the cost.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the training data, for the time.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Their tokens, instead of --rows.")] = None,
+    set_: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Estimate memory, time and cost before a GPU is asked for, and show what the planner chooses and why."""
+    from sftjob.app.plan import as_json as plan_json
+    from sftjob.app.plan import check_fits
+    from sftjob.app.plan import plan as plan_job
+    from sftjob.app.plan_text import plan_lines
+    from sftjob.spec import load_spec
 
+    overrides = [*(set_ or []), *([f"launch.gpu={gpu}"] if gpu else [])]
+    loaded = load_spec(spec, overrides=overrides)
+    planned = plan_job(loaded, config=config, price=price, rows=rows, tokens=tokens)
+    _say(plan_json(planned) if as_json else "\n".join(plan_lines(planned)))
+    if loaded.spec.resources.require_fit:
+        check_fits(planned)
+
+
+@app.command()
+def render(
+    spec: SpecFile,
+    profile: ProfileFile = None,
+    set_: Sets = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print what would be trained instead, every default filled in.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The model's config.json, for --resolved.")
+    ] = None,
+) -> None:
+    """Print the Kubernetes manifests of a job: `sftjob render job.yaml | kubectl apply -f -`."""
+    from sftjob.app.manifests import manifests, resolved_yaml
+
+    if resolved:
+        sys.stdout.write(resolved_yaml(spec, set_ or [], config=config))
+        return
+    if config is not None:
+        raise SpecError("--config is for --resolved", hint="add --resolved, or leave it out")
     sys.stdout.write(manifests(spec, profile, set_ or []))
 
 
@@ -102,6 +147,25 @@ def compare(
     from sftjob.spec import load_spec
 
     _show([find_run(reference, load_spec) for reference in runs], output)
+
+
+@app.command()
+def merge(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Spec file, run folder or s3://…/<run_id>.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Gets the model; not there yet.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="DIR", help="The base model's folder, where it has moved.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest difference of logits, as a share of their size.")
+    ] = None,
+) -> None:
+    """Write a finished run's adapter and its base as one model in bf16, when it is still the model that was trained."""
+    from sftjob.app.merge import merge_run
+    from sftjob.spec import load_spec
+
+    merge_run(run, output, load_spec, model=model, tolerance=tolerance, progress=_say)
+    _say(f"merged   {output}")
 
 
 @data_app.command()

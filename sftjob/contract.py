@@ -231,6 +231,11 @@ class keys:  # noqa: N801 - a namespace of functions, read as `keys.commit(7)`
         return f"metrics/{attempt}/{segment:06d}.jsonl"
 
     @staticmethod
+    def events(attempt: int, name: str) -> str:
+        """TensorBoard's files; not below `metrics/`, where readers expect lines."""
+        return f"tensorboard/{attempt}/{name}"
+
+    @staticmethod
     def export(attempt: int, name: str = "") -> str:
         return f"export/{attempt}/{name}"
 

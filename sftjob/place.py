@@ -68,6 +68,8 @@ class Placement:
     region: str | None
     credentials_secret: SecretKey | None
     hub_token_secret: SecretKey | None
+    wandb_secret: SecretKey | None
+    """Set only where the spec reports to W&B: other jobs' pods do not get the key."""
 
 
 def place(spec: JobSpec, profile: Profile) -> Placement:
@@ -110,6 +112,7 @@ def place(spec: JobSpec, profile: Profile) -> Placement:
         region=spec.storage.region or profile.storage.region,
         credentials_secret=profile.storage.credentials_secret,
         hub_token_secret=profile.hub_token_secret,
+        wandb_secret=profile.wandb_secret if "wandb" in spec.monitoring.report_to else None,
     )
 
 
@@ -128,6 +131,12 @@ def _problems(spec: JobSpec, profile: Profile) -> Iterator[Problem]:
     yield from _resource_problems(spec.resources)
     yield from _storage_problems(spec, profile)
     yield from _input_problems(spec)
+    if "wandb" in spec.monitoring.report_to and profile.wandb_secret is None:
+        yield Problem(
+            field="monitoring.report_to",
+            reason="the profile names no key for Weights & Biases",
+            hint="write `wandb_secret: {name: SECRET, key: KEY}` in the profile, or remove `wandb`",
+        )
     yield from _reserved_problems(spec.kubernetes.labels, "kubernetes.labels")
     yield from _reserved_problems(spec.kubernetes.annotations, "kubernetes.annotations")
     yield from _label_problems(spec.kubernetes.labels, "kubernetes.labels")

@@ -72,6 +72,14 @@ class PodClaim(Record):
     time: str
 
 
+class Start(Record):
+    """attempts/<n>/start.json: what all pods of attempt n continue from; index 0 decides."""
+
+    attempt: int
+    step: int | None = None
+    """Of the COMMIT; None for a fresh start."""
+
+
 class Lease(Record):
     """attempts/<n>/lease.json: rewritten while the attempt lives. `beat` counts up: clocks are not compared."""
 
@@ -104,11 +112,56 @@ class Commit(Record):
     files: tuple[FileEntry, ...]
 
 
+class Wanted(Record):
+    """checkpoints/<step>/<n>/parts/wanted.json: nodes may skip steps, and this one is to be uploaded by all."""
+
+    attempt: int
+    step: int
+
+
 class Part(Record):
     """checkpoints/<step>/<n>/parts/<node>.json: the files that one node has uploaded for a step."""
 
     node: int
     files: tuple[FileEntry, ...]
+
+
+class LogitDifference(Stored):
+    """How far logit vectors lie from expected ones, over all positions that were compared."""
+
+    max: float
+    """Norm of the difference as a share of the expected vector's norm."""
+    mean: float
+    top1: float
+    """Share of positions at which the likeliest token is the same."""
+
+
+class MergeParity(Stored):
+    """What a merged model was compared with before it was published."""
+
+    split: str
+    """Where the rows come from: `eval`, or `train` where none are held out."""
+    rows: int
+    positions: int
+    """Tokens whose logits were compared."""
+    tolerance: float
+    """Largest difference with which it is published."""
+    measure: Literal["max", "mean"] = "max"
+    """Which difference that is: `mean` for mixtures, where rounding sends a token that lies between two experts to the
+    other one."""
+    difference: LogitDifference
+    """From the adapter over the unquantised base."""
+    effect: LogitDifference | None = None
+    """Of the adapter itself: how far the base is from it."""
+    trained: LogitDifference | None = None
+    """From the adapter over the quantised base that it was trained on; None where that was the unquantised one."""
+
+
+class MergedModel(Stored):
+    """An adapter's sum with its base, a whole model."""
+
+    files: tuple[FileEntry, ...]
+    parity: MergeParity
 
 
 class Export(Record):
@@ -121,6 +174,8 @@ class Export(Record):
     adapter: bool
     """True: `files` hold an adapter that is loaded over the base model; False: a whole model."""
     files: tuple[FileEntry, ...]
+    merged: MergedModel | None = None
+    """The same weights once more as a whole model; None where the spec does not ask for it."""
     template_sha256: str = ""
     """Of the chat template that it was trained with, which lies beside the weights."""
     time: str
@@ -236,6 +291,21 @@ class Metric(Stored):
     """Training time since step 0 of the run, over all attempts."""
     memory_bytes: int | None = None
     """Peak so far of rank 0: device memory on a GPU, resident set on a CPU."""
+    memory_kind: Literal["device", "resident"] | None = None
+    """Which of the two `memory_bytes` is; None in lines of older versions."""
+    gpu_memory_bytes: int | None = None
+    """Used on the fullest of the GPUs of rank 0's node, by every process; this and the following are of that moment."""
+    gpu_utilisation_percent: float | None = None
+    """Mean over the node's GPUs."""
+    gpu_power_watts: float | None = None
+    """Sum over the node's GPUs."""
+    gpu_temperature_celsius: float | None = None
+    """Of the node's hottest GPU."""
+    host_cpu_percent: float | None = None
+    """Of the CPU time that the pod or machine had since the line before."""
+    host_memory_bytes: int | None = None
+    """What counts towards an out-of-memory kill of the pod, or of the machine where no cgroup limits it."""
+    host_memory_limit_bytes: int | None = None
     time: str
 
 
@@ -321,6 +391,11 @@ class Evaluation(Record):
     """Which base exactly: `hub@revision`, content hash or URI. Runs compare only on the same one."""
     held_out_digest: str = ""
     """SHA-256 over the token ids and labels that were scored and the references that were compared."""
+    peak_memory_bytes: int | None = None
+    """Most that a line of metrics tells, over all attempts."""
+    peak_memory_kind: Literal["device", "resident"] | None = None
+    estimated_memory_bytes: int | None = None
+    """What the planner expected of one GPU, before training."""
     settings: dict[str, bool | int | float | str] = {}
     """The resolved spec in dotted paths, for people: `training.learning_rate`, `method.r`, …"""
     time: str

@@ -92,5 +92,5 @@ class ResolvedLaunch(Stored):
 
 class ResolvedExport(Stored):
     merge: bool = False
-    merge_tolerance: float = 0.02
-    """Largest norm of the difference of two logit vectors, as a share of their own norm."""
+    merge_tolerance: float = 0.05
+    """Largest norm of the difference of two logit vectors, as a share of their own norm: see docs/methods.md."""

@@ -1,6 +1,6 @@
 """Puts an evaluation's record together from its shards and from what the training has left. No torch here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -59,7 +59,9 @@ def evaluation_record(subject: Subject, shards: Sequence[Shard], *, held_out_dig
         held_out_digest: of what was scored and compared.
     """
     metrics = read_metrics(subject.store)
-    ran = _ran(subject.store, subject.export.attempt)
+    environment = _environment(subject.store, subject.export.attempt)
+    ran = environment.ran if environment else {}
+    peak = max((line for line in metrics if line.memory_bytes), key=lambda line: line.memory_bytes or 0, default=None)
     return Evaluation(
         run_id=subject.job.run_id,
         eval_id=subject.eval_id,
@@ -77,6 +79,9 @@ def evaluation_record(subject: Subject, shards: Sequence[Shard], *, held_out_dig
         data=subject.prepared.splits,
         metrics=metrics,
         seconds_training=max((line.seconds for line in metrics if line.seconds is not None), default=0.0),
+        peak_memory_bytes=peak.memory_bytes if peak else None,
+        peak_memory_kind=peak.memory_kind if peak else None,
+        estimated_memory_bytes=None if peak and peak.memory_kind == "resident" else _estimated(environment),
         settings=dict(_settings(subject)),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -111,15 +116,21 @@ def base_identity(source: ModelSource) -> str:
             return source.path
 
 
-def _ran(store: ObjectStore, attempt: int) -> Mapping[str, str | int | float]:
-    """What the newest attempt that recorded it has trained; empty where none did."""
+def _environment(store: ObjectStore, attempt: int) -> Environment | None:
+    """Of the newest attempt that recorded it; None where none did."""
     for number in range(attempt, 0, -1):
         key = keys.environment(number, 0)
         try:
-            return read_record(Environment, store.get_bytes(key), key).ran
+            return read_record(Environment, store.get_bytes(key), key)
         except NotFound:
             continue
-    return {}
+    return None
+
+
+def _estimated(environment: Environment | None) -> int | None:
+    """What the planner expected; only of a GPU, whose tensors are what is measured there."""
+    value = environment.asked.get("memory_bytes") if environment else None
+    return int(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def _settings(subject: Subject) -> Iterator[tuple[str, Scalar]]:

@@ -3,16 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from sftjob.app.plan import plan_of, read_config
+from sftjob.app.plan_text import verdict
 from sftjob.errors import SftjobError
 from sftjob.inputs import base_name, pin_local
-from sftjob.model_source import fetch_config
 from sftjob.plan import model_facts
 from sftjob.resolve import ResolvedJob, resolve
 from sftjob.spec import JobSpec, LoadedSpec, LocalModel
 
 
-def validate(loaded: LoadedSpec) -> Iterator[str]:
+def validate(loaded: LoadedSpec, *, config: Path | None = None) -> Iterator[str]:
     """Yields what was found to be right, a line each.
+
+    Args:
+        loaded: the spec.
+        config: config.json of the model, where the spec names none on this machine.
 
     Raises:
         SftjobError: what is not, with file and line.
@@ -23,12 +28,17 @@ def validate(loaded: LoadedSpec) -> Iterator[str]:
         pinned, inputs = pin_local(spec, loaded.folder)
         if inputs:
             yield f"ok       {len(inputs)} local input{'s' if len(inputs) > 1 else ''} found and hashed"
-        if not isinstance(spec.model, LocalModel):
-            yield f"unknown  whether settings fit {base_name(spec.model)}: its config is read when the job starts"
+        if config is None and not isinstance(spec.model, LocalModel):
+            yield (
+                f"unknown  whether settings fit {base_name(spec.model)}: its config is read when the job starts, or "
+                "given with --config"
+            )
             return
-        config = fetch_config(pinned.model, store_root=None, inputs=inputs)
-        yield f"ok       {_summary(spec, resolve(pinned, model_facts(config)))}"
-        yield _checked_template(pinned, loaded.folder / Path(spec.model.path).expanduser())
+        facts = model_facts(read_config(loaded, config), file=str(config or "config.json"))
+        yield f"ok       {_summary(spec, resolve(pinned, facts))}"
+        yield verdict(plan_of(pinned, facts))
+        if isinstance(spec.model, LocalModel):
+            yield _checked_template(pinned, loaded.folder / Path(spec.model.path).expanduser())
     except SftjobError as error:
         raise loaded.located(error) from error
 

@@ -79,6 +79,16 @@ class FineTuning(ABC):
         """True where an export stores weights under other names or in other pieces than `weights` has them."""
         return False
 
+    @abstractmethod
+    def merge(self, model: Model) -> PreTrainedModel:
+        """One model of the base's architecture that computes what `model` does, as far as its dtype can tell.
+
+        Sums are taken in float32, a layer at a time, and rounded to the dtype of the layer.
+
+        Args:
+            model: what was trained, over an unquantised base. It is used up: work on with the returned one.
+        """
+
 
 def count_parameters(model: torch.nn.Module) -> ParameterCounts:
     """Parameters that an optimizer would change, and all of them; tied weights count once."""

@@ -33,3 +33,7 @@ class FullFineTuning(FineTuning):
     def renames(self, model: Model) -> bool:
         """True where transformers fuses or renames weights while it loads them (experts, mostly)."""
         return bool(getattr(model, "_weight_conversions", None))
+
+    def merge(self, model: Model) -> PreTrainedModel:
+        """The model itself."""
+        return model

@@ -18,6 +18,10 @@ _TIED_BY_DEFAULT: Final = frozenset(
     "falcon_mamba gemma gemma2 gemma3 gemma3_text gemma3n gemma3n_text gemma4 gemma4_text gpt2 gpt_bigcode gpt_neo "
     "lfm2 lfm2_moe mamba minicpm3 mpt opt recurrent_gemma smollm3 starcoder2 vaultgemma xglm zamba zamba2".split()
 )
+_FOUR_TIMES: Final = frozenset("gpt2 gpt_bigcode gpt_neo gptj bloom mpt falcon".split())  # noqa: SIM905
+_BIASED: Final = frozenset("qwen2 qwen2_moe qwen2_vl_text qwen2_5_vl_text phi gpt2 gpt_bigcode".split())  # noqa: SIM905
+"""Queries, keys and values have a bias though the config does not say so."""
+_QK_NORM: Final = frozenset("qwen3 qwen3_moe gemma3 gemma3_text".split())  # noqa: SIM905
 
 
 class ModelFacts(BaseModel):
@@ -35,6 +39,27 @@ class ModelFacts(BaseModel):
     tie_word_embeddings: bool = False
     num_experts: int = 0
     """Of each mixture layer; 0 for a dense model."""
+    text_type: str = ""
+    """Type of the language model inside a multimodal one; empty where it is `model_type`."""
+    num_attention_heads: int = 0
+    """0 where the config does not say: the planner guesses."""
+    num_key_value_heads: int = 0
+    head_dim: int = 0
+    intermediate_size: int = 0
+    """Of a dense layer's network; 0 where the config does not say."""
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    """Of one expert."""
+    shared_intermediate_size: int = 0
+    """Of the expert that every token passes; 0 without one."""
+    mixture_layers: int = 0
+    """Layers whose network is a mixture; the others are dense."""
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Queries and keys are normalised by weights of their own."""
+    other_parameters: int = 0
+    """About so many are in a vision tower, which takes memory and is not trained by adapters."""
 
 
 def model_facts(config: object, *, file: str = "config.json") -> ModelFacts:
@@ -61,10 +86,75 @@ def model_facts(config: object, *, file: str = "config.json") -> ModelFacts:
         vocab_size=_number(numbers, file, prefix, "vocab_size"),
         hidden_size=_number(numbers, file, prefix, "hidden_size", "n_embd", "d_model"),
         num_hidden_layers=_number(numbers, file, prefix, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-        max_position_embeddings=next((numbers[key] for key in _CONTEXT_KEYS if _positive(numbers.get(key))), None),
+        max_position_embeddings=_first(numbers, *_CONTEXT_KEYS) or None,
         tie_word_embeddings=_tied(config, text),
-        num_experts=next((numbers[key] for key in _EXPERT_KEYS if _positive(numbers.get(key))), 0),
+        num_experts=_first(numbers, *_EXPERT_KEYS),
+        **_shape(numbers, _first(numbers, *_EXPERT_KEYS)),
+        text_type="" if text is config else _text(text.get("model_type")),
+        other_parameters=0 if text is config else _vision_parameters(config.get("vision_config")),
     )
+
+
+def _shape(numbers: Mapping[str, Any], experts: int) -> dict[str, Any]:
+    """Heads and networks of a layer, as far as the config tells."""
+    model_type = _text(numbers.get("model_type"))
+    hidden = _first(numbers, "hidden_size", "n_embd", "d_model")
+    heads = _first(numbers, "num_attention_heads", "n_head", "n_heads")
+    kv_heads = _first(numbers, "num_key_value_heads", "num_kv_heads") or heads
+    size = _first(numbers, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+    size = size or (4 * hidden if model_type in _FOUR_TIMES else 0)
+    # Llama 4 calls the dense layers' size `intermediate_size_mlp`, and the experts' `intermediate_size`.
+    dense = _first(numbers, "intermediate_size_mlp") or size
+    return {
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": _first(numbers, "head_dim") or (hidden // heads if heads else 0),
+        "intermediate_size": dense,
+        "num_experts_per_tok": _first(numbers, "num_experts_per_tok", "num_experts_per_token", "moe_top_k"),
+        "moe_intermediate_size": (_first(numbers, "moe_intermediate_size") or size) if experts else 0,
+        "shared_intermediate_size": _shared(numbers, model_type, size) if experts else 0,
+        "mixture_layers": _mixtures(numbers) if experts else 0,
+        "attention_bias": _switch(numbers, model_type, "attention_bias", "qkv_bias", on=_BIASED),
+        "mlp_bias": numbers.get("mlp_bias") is True,
+        "qk_norm": model_type in _QK_NORM or numbers.get("qk_layernorm") is True,
+    }
+
+
+def _shared(numbers: Mapping[str, Any], model_type: str, size: int) -> int:
+    if model_type.startswith("llama4"):
+        return size
+    each = _first(numbers, "moe_intermediate_size")
+    return _first(numbers, "shared_expert_intermediate_size") or _first(numbers, "n_shared_experts") * each
+
+
+def _mixtures(numbers: Mapping[str, Any]) -> int:
+    layers = _first(numbers, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if isinstance(listed := numbers.get("moe_layers"), list):
+        return len(listed)
+    every = _first(numbers, "interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_freq") or 1
+    dense = set(numbers["mlp_only_layers"]) if isinstance(numbers.get("mlp_only_layers"), list) else set()
+    dense |= set(range(_first(numbers, "first_k_dense_replace")))
+    return sum((layer + 1) % every == 0 and layer not in dense for layer in range(layers))
+
+
+def _vision_parameters(vision: object) -> int:
+    """A transformer of the usual proportions, without embeddings: the right order of magnitude."""
+    if not isinstance(vision, dict):
+        return 0
+    hidden = _first(vision, "hidden_size", "embed_dim")
+    layers = _first(vision, "num_hidden_layers", "depth", "num_layers")
+    size = _first(vision, "intermediate_size") or 4 * hidden
+    return layers * (4 * hidden * hidden + 2 * hidden * size)
+
+
+def _switch(numbers: Mapping[str, Any], model_type: str, *names: str, on: frozenset[str]) -> bool:
+    written = next((numbers[name] for name in names if isinstance(numbers.get(name), bool)), None)
+    return model_type in on if written is None else bool(written)
+
+
+def _first(numbers: Mapping[str, Any], *names: str) -> int:
+    """The first positive whole number under one of the names; 0 where there is none."""
+    return next((numbers[name] for name in names if _positive(numbers.get(name))), 0)
 
 
 def _architecture(config: Mapping[str, Any], file: str) -> str:

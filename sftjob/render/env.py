@@ -33,14 +33,23 @@ class FieldRef:
     path: str
 
 
+@dataclass(frozen=True)
+class SecretRef:
+    """A value that the kubelet takes from a Secret; it is in no manifest."""
+
+    name: str
+    key: str
+
+
 def environment(placement: Placement, identity: Identity) -> list[Json]:
     """All variables of the training container, each once."""
-    values: dict[str, str | FieldRef | None] = {
+    values: dict[str, str | FieldRef | SecretRef | None] = {
         **_contract(placement),
         **_rendezvous(placement, identity),
         **{name: f"{Mount.WORK.value}/{folder}" for name, folder in _CACHES.items()},
         **_libraries(placement),
         **_storage(placement),
+        "WANDB_API_KEY": SecretRef(secret.name, secret.key) if (secret := placement.wandb_secret) else None,
     }
     return [_variable(name, value) for name, value in values.items() if value is not None]
 
@@ -103,8 +112,10 @@ def _is_aws(endpoint_url: str) -> bool:
     return (urlsplit(endpoint_url).hostname or "").endswith(_AWS_DOMAINS)
 
 
-def _variable(name: str, value: str | FieldRef) -> Manifest:
+def _variable(name: str, value: str | FieldRef | SecretRef) -> Manifest:
     """Dollars are doubled: Kubernetes would replace `$(NAME)` in a value."""
     if isinstance(value, FieldRef):
         return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": value.path}}}
+    if isinstance(value, SecretRef):
+        return {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": value.key}}}
     return {"name": name, "value": value.replace("$", "$$")}

@@ -88,6 +88,7 @@ def _headline(shown: Sequence[Column]) -> Table:
         _trained("Training time", shown, lambda run: words.duration(run.seconds_training)),
         _trained("Steps", shown, lambda run: words.count(run.step)),
         _trained("Tokens seen", shown, _tokens),
+        *_memory(shown),
     ]
     return Table(head=("", *(column.label for column in shown)), rows=tuple(rows), numbers=True)
 
@@ -122,6 +123,25 @@ def _trained_share(run: Evaluation) -> str:
 def _tokens(run: Evaluation) -> str:
     seen = [line.tokens_seen for line in run.metrics if line.tokens_seen is not None]
     return words.count(max(seen)) if seen else _DASH
+
+
+def _memory(shown: Sequence[Column]) -> Iterator[tuple[Cell, ...]]:
+    """A process's resident set is no sum of tensors: it has a row of its own, which no estimate stands beside."""
+    runs = [column.run for column in shown if column.run]
+    if any(_peak(run, "device") for run in runs):
+        yield _trained("Peak memory (GPU tensors)", shown, lambda run: _size(_peak(run, "device")))
+    if any(run.estimated_memory_bytes for run in runs):
+        yield _trained("Estimated memory", shown, lambda run: _size(run.estimated_memory_bytes))
+    if any(_peak(run, "resident") for run in runs):
+        yield _trained("Peak memory (CPU process)", shown, lambda run: _size(_peak(run, "resident")))
+
+
+def _peak(run: Evaluation, kind: str) -> int | None:
+    return run.peak_memory_bytes if run.peak_memory_kind == kind else None
+
+
+def _size(value: int | None) -> str:
+    return _DASH if value is None else words.size(value)
 
 
 def _by_step(metrics: Sequence[Metric]) -> tuple[Metric, ...]:

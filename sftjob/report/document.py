@@ -1,8 +1,12 @@
 """What a report says, before it becomes Markdown or HTML: plain data, no markup, nothing escaped."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from sftjob.records import Metric
+
+_LARGEST_EXPONENT: Final = 700.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,19 @@ class Curve:
     metrics: tuple[Metric, ...]
 
     def points(self, kind: str, quantity: str) -> tuple[tuple[int, float], ...]:
-        """(step, value) of the lines that have the quantity, e.g. `points("train", "grad_norm")`."""
-        lines = ((line.step, getattr(line, quantity)) for line in self.metrics if line.kind == kind)
+        """(step, value) of the lines that have the quantity, e.g. `points("train", "grad_norm")`.
+
+        `perplexity` is that of the loss; it is left out where a float cannot hold it.
+        """
+        lines = ((line.step, _value(line, quantity)) for line in self.metrics if line.kind == kind)
         return tuple((step, value) for step, value in lines if value is not None)
+
+
+def _value(line: Metric, quantity: str) -> float | None:
+    if quantity == "perplexity":
+        return math.exp(line.loss) if line.loss < _LARGEST_EXPONENT else None
+    value: float | None = getattr(line, quantity)
+    return value
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Document → GitHub-flavoured Markdown. Every text of a model or a person is escaped: nothing of it becomes markup."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from sftjob.report import words
@@ -10,6 +10,21 @@ from sftjob.report.document import Cell, Curve, Document, Exchange, Reply, Table
 LONGEST_TEXT: Final = 800
 """Characters of an answer that are shown; the whole text is in report.json."""
 CURVE_ROWS: Final = 10
+_TEXTS: Final[dict[str, Callable[[float], str]]] = {
+    "loss": words.loss,
+    "held-out loss": words.loss,
+    "perplexity": words.perplexity,
+    "held-out perplexity": words.perplexity,
+    "learning rate": words.small,
+    "gradient norm": words.small,
+}
+_READINGS: Final[dict[str, tuple[str, Callable[[float], str]]]] = {
+    "GPU memory": ("gpu_memory_bytes", words.size),
+    "GPU utilisation": ("gpu_utilisation_percent", "{:.0f} %".format),
+    "GPU power": ("gpu_power_watts", "{:.0f} W".format),
+    "host memory": ("host_memory_bytes", words.size),
+}
+"""Columns of what a machine told, where it did."""
 _MARKUP: Final = re.compile(r"([\\`*_\[\]|~$])")
 _ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _LINES: Final = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -76,11 +91,16 @@ def _curve(curve: Curve) -> str:
     quantities = {
         "loss": dict(curve.points("train", "loss")),
         "held-out loss": dict(curve.points("eval", "loss")),
+        "perplexity": dict(curve.points("train", "perplexity")),
+        "held-out perplexity": dict(curve.points("eval", "perplexity")),
         "learning rate": dict(curve.points("train", "learning_rate")),
         "gradient norm": dict(curve.points("train", "grad_norm")),
+        **{name: dict(curve.points("train", quantity)) for name, (quantity, _) in _READINGS.items()},
     }
+    quantities = {name: values for name, values in quantities.items() if values or name not in _READINGS}
     steps = _spread(sorted({step for values in quantities.values() for step in values}), quantities["held-out loss"])
-    texts = (words.loss, words.loss, words.small, words.small)
+    told = {name: text for name, (_, text) in _READINGS.items()}
+    texts = [{**_TEXTS, **told}[name] for name in quantities]
     rows = tuple(
         (
             Cell(words.count(step)),

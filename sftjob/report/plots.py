@@ -50,6 +50,24 @@ _STYLE: Final = {
 }
 
 
+_DRAWN: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
+    ("Loss", (("train", "loss", "-"), ("eval", "loss", "o--"))),
+    ("Perplexity", (("train", "perplexity", "-"), ("eval", "perplexity", "o--"))),
+    ("Learning rate", (("train", "learning_rate", "-"),)),
+    ("Gradient norm", (("train", "grad_norm", "-"),)),
+    ("Tokens per second", (("train", "tokens_per_second", "-"),)),
+    ("GPU memory in GiB", (("train", "gpu_memory_bytes", "-"),)),
+    ("GPU utilisation in %", (("train", "gpu_utilisation_percent", "-"),)),
+    ("GPU power in W", (("train", "gpu_power_watts", "-"),)),
+    ("GPU temperature in °C", (("train", "gpu_temperature_celsius", "-"),)),
+    ("Host memory in GiB", (("train", "host_memory_bytes", "-"),)),
+    ("Host CPU in %", (("train", "host_cpu_percent", "-"),)),
+)
+"""Title, and its lines: kind, quantity, matplotlib's style."""
+_LOGARITHMIC: Final = 100.0
+"""Perplexities that differ by more than this factor are drawn on a logarithmic axis."""
+
+
 @dataclass(frozen=True)
 class Plot:
     title: str
@@ -58,15 +76,10 @@ class Plot:
 
 
 def plots(curves: Sequence[Curve]) -> tuple[Plot, ...]:
-    """Loss, learning rate and gradient norm over optimizer steps; a plot without a point is left out."""
-    drawn = (
-        ("Loss", (("train", "loss", "-"), ("eval", "loss", "o--"))),
-        ("Learning rate", (("train", "learning_rate", "-"),)),
-        ("Gradient norm", (("train", "grad_norm", "-"),)),
-    )
+    """What a run tells of itself over optimizer steps; a plot without a point is left out."""
     return tuple(
         Plot(_caption(title, curves, lines), _svg(title, curves, lines))
-        for title, lines in drawn
+        for title, lines in _DRAWN
         if any(curve.points(kind, quantity) for curve in curves for kind, quantity, _ in lines)
     )
 
@@ -92,7 +105,8 @@ def _draw(axes: Axes, curves: Sequence[Curve], lines: Sequence[tuple[str, str, s
     several = len(curves) > 1
     for number, curve in enumerate(curves):
         for kind, quantity, style in lines:
-            points = _thinned(curve.points(kind, quantity))
+            unit = 2**30 if quantity.endswith("_bytes") else 1
+            points = [(step, value / unit) for step, value in _thinned(curve.points(kind, quantity))]
             if points:
                 colour = _SERIES[(number if several else int(kind == "eval")) % len(_SERIES)]
                 label = curve.label if several else {"train": "train", "eval": "held out"}[kind]
@@ -102,10 +116,18 @@ def _draw(axes: Axes, curves: Sequence[Curve], lines: Sequence[tuple[str, str, s
                 )
     axes.set_xlabel("step")
     axes.margins(x=0.02)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    if _wide(curves, lines):
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
     if len(axes.lines) > 1:
         for text in axes.legend(fontsize=9).get_texts():
             text.set_parse_math(False)
+
+
+def _wide(curves: Sequence[Curve], lines: Sequence[tuple[str, str, str]]) -> bool:
+    found = [value for curve in curves for kind, name, _ in lines for _, value in curve.points(kind, name)]
+    return lines[0][1] == "perplexity" and max(found) > _LOGARITHMIC * min(found)
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
+def size(value: float) -> str:
+    """1610612736 → `1.50 GiB`."""
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+
+
 def small(value: float) -> str:
     """Learning rates and norms: three significant digits."""
     return f"{value:.3g}"

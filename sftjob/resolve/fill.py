@@ -4,8 +4,7 @@ import math
 from typing import Any, Final, Literal, TypeVar
 
 from sftjob.errors import SpecError
-from sftjob.plan import ModelFacts
-from sftjob.resolve.batch import batch_of
+from sftjob.plan import ModelFacts, choose
 from sftjob.resolve.deepspeed import deepspeed_config
 from sftjob.resolve.fits import check_combination
 from sftjob.resolve.job import ResolvedJob
@@ -32,12 +31,19 @@ def resolve(spec: JobSpec, facts: ModelFacts) -> ResolvedJob:
     Raises:
         SpecError: values that cannot fit together or that the model does not allow; `field` names the place.
     """
+    return resolve_with_reasons(spec, facts)[0]
+
+
+def resolve_with_reasons(spec: JobSpec, facts: ModelFacts) -> tuple[ResolvedJob, tuple[str, ...]]:
+    """The same, and why the planner chose what it chose, for people to read."""
     rule = METHOD_RULES[spec.method.type]
-    launch = _launch(spec.launch)
-    training = _training(spec.training, facts, launch, learning_rate=rule.learning_rate)
+    drafted = _launch(spec.launch)
+    draft = _training(spec.training, facts, drafted, learning_rate=rule.learning_rate)
+    choice = choose(spec, facts, _method(spec.method, drafted, draft), draft, drafted)
+    launch, training = choice.launch, choice.training
     method = _method(spec.method, launch, training)
     check_combination(facts, method, training, launch, spec.export)
-    return ResolvedJob(
+    job = ResolvedJob(
         run_id=run_id(spec),
         name=spec.name,
         model=spec.model,
@@ -48,6 +54,7 @@ def resolve(spec: JobSpec, facts: ModelFacts) -> ResolvedJob:
         launch=launch.model_copy(update={"deepspeed": deepspeed_config(training, launch, spec.launch.deepspeed or {})}),
         export=_export(spec.export),
     )
+    return job, choice.reasons
 
 
 def max_length_of(asked: int | None, facts: ModelFacts) -> int:
@@ -68,6 +75,7 @@ def max_length_of(asked: int | None, facts: ModelFacts) -> int:
 
 
 def _launch(launch: Launch) -> ResolvedLaunch:
+    """As far as memory does not decide."""
     automatic: Strategy = "ddp" if launch.processes > 1 else "single"
     return ResolvedLaunch(
         nodes=launch.nodes,
@@ -108,7 +116,7 @@ def _method(method: Full | Lora | Qlora, launch: ResolvedLaunch, training: Resol
 def _training(
     training: Training, facts: ModelFacts, launch: ResolvedLaunch, *, learning_rate: float
 ) -> ResolvedTraining:
-    micro, steps = batch_of(training, launch.world_size)
+    """As far as memory does not decide."""
     return ResolvedTraining(
         num_train_epochs=_or(training.num_train_epochs, 3.0),
         max_steps=_or(training.max_steps, -1),
@@ -123,9 +131,10 @@ def _training(
         adam_epsilon=_or(training.adam_epsilon, 1e-8),
         max_grad_norm=_or(training.max_grad_norm, 1.0),
         neftune_noise_alpha=_or(training.neftune_noise_alpha, 0.0),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=steps,
-        per_device_eval_batch_size=_or(training.per_device_eval_batch_size, micro),
+        # These three and checkpointing are the planner's to choose.
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        per_device_eval_batch_size=1,
         max_length=max_length_of(training.max_length, facts),
         packing=_or(training.packing, False),
         seed=_or(training.seed, 42),

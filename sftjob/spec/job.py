@@ -19,6 +19,8 @@ class Resources(SpecModel):
     ephemeral_storage: Quantity = "100Gi"
     shared_memory: Quantity = "2Gi"
     """Size of /dev/shm, which the container runtime limits to 64 MiB by itself."""
+    require_fit: bool = True
+    """Refuse a job that needs more memory than its GPU has, by the planner's estimate."""
 
 
 class Storage(SpecModel):

@@ -65,6 +65,8 @@ class Profile(SpecModel):
     storage: ProfileStorage = ProfileStorage()
     hub_token_secret: SecretKey | None = None
     """A Hugging Face token, mounted as a file."""
+    wandb_secret: SecretKey | None = None
+    """A Weights & Biases API key. It becomes an environment variable, since W&B reads no file with the key alone."""
     service_account: ServiceAccount = ServiceAccount()
     tolerations: tuple[Toleration, ...] = (Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),)
     node_selector: dict[str, str] = Field(default_factory=dict)

@@ -5,9 +5,26 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from sftjob.errors import ConfigurationError, SpecError, StorageError
-from sftjob.storage.attempts import Lease, claim_attempt, ensure_current, newest_attempt, release
+from sftjob.storage.attempts import (
+    Lease,
+    claim_attempt,
+    ensure_current,
+    join_attempt,
+    newest_attempt,
+    record_lost,
+    release,
+)
 from sftjob.storage.base import ObjectInfo, ObjectStore, check_key
-from sftjob.storage.commits import list_commits, prune_commits, read_commit, restore_latest, write_commit
+from sftjob.storage.commits import (
+    committed_by,
+    list_commits,
+    merge_parts,
+    prune_commits,
+    read_commit,
+    restore_latest,
+    restore_step,
+    write_commit,
+)
 from sftjob.storage.files import fetch_files, hash_file, list_files, upload_files, upload_folder
 from sftjob.storage.folder import FolderStore
 from sftjob.storage.probe import probe
@@ -19,18 +36,23 @@ __all__ = [
     "ObjectStore",
     "check_key",
     "claim_attempt",
+    "committed_by",
     "ensure_current",
     "fetch_files",
     "hash_file",
+    "join_attempt",
     "list_commits",
     "list_files",
+    "merge_parts",
     "newest_attempt",
     "open_store",
     "probe",
     "prune_commits",
     "read_commit",
+    "record_lost",
     "release",
     "restore_latest",
+    "restore_step",
     "upload_files",
     "upload_folder",
     "write_commit",

@@ -1,4 +1,4 @@
-"""Attempts: who runs, proven by objects. Clocks of different machines are never compared."""
+"""Attempts: who runs and who has joined, proven by objects. Clocks of different machines are never compared."""
 
 import re
 import threading
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sftjob.contract import LEASE_LOST_SECONDS, keys
-from sftjob.errors import Exists, Held, NotFound, Superseded
-from sftjob.records import Claim, Result, read_record
+from sftjob.contract import LEASE_LOST_SECONDS, ExitCode, keys
+from sftjob.errors import Exists, Hang, Held, NotFound, Superseded
+from sftjob.records import Claim, PodClaim, Result, read_record
 from sftjob.records import Lease as LeaseRecord
 from sftjob.storage.base import ObjectStore, exists
 
@@ -73,6 +73,66 @@ def claim_attempt(
             return claim.attempt
 
 
+def join_attempt(
+    store: ObjectStore,
+    pod: PodClaim,
+    *,
+    owner: str,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    look_seconds: float,
+    patience_seconds: float,
+) -> int | None:
+    """Takes the place of a pod other than 0 in the attempt that pod 0 of the same owner has claimed; waits for one.
+
+    A pod whose place is taken is a successor: it records the result of that place as lost, so that the peers stop, and
+    awaits the next attempt. So it does where the attempt is over.
+
+    Args:
+        pod: differs from what another pod in this place has written.
+        owner: UID of the JobSet or Job, or `local`.
+        clock: monotonic seconds.
+        patience_seconds: how long to wait for pod 0.
+
+    Returns:
+        The number of the attempt; None where the run is done.
+
+    Raises:
+        Hang: pod 0 has claimed no attempt in time.
+    """
+    begin = clock()
+    while not exists(store, keys.SUCCESS):
+        newest = newest_attempt(store)
+        if newest and _claim(store, newest).owner == owner and not _over(store, newest):
+            try:
+                store.put_bytes(keys.pod(newest, pod.index), pod.to_json(), if_absent=True)
+            except Exists:
+                record_lost(store, newest, owner=owner, index=pod.index)
+            else:
+                return newest
+        if clock() - begin >= patience_seconds:
+            raise Hang(
+                f"node 0 has claimed no attempt that node {pod.index} could join within {patience_seconds:.0f} s",
+                hint="look at the log of pod 0; all pods of a run have to be there at the same time",
+            )
+        sleep(look_seconds)
+    return None
+
+
+def record_lost(store: ObjectStore, attempt: int, *, owner: str, index: int) -> None:
+    """Says for a pod that its place in an attempt is empty, unless it has left a result itself."""
+    result = Result(
+        attempt=attempt,
+        owner=owner,
+        index=index,
+        exit_code=ExitCode.INTERRUPTED_UNSAVED,
+        reason=f"node {index}: was lost without a result; its successor is there",
+        time=_now(),
+    )
+    with suppress(Exists):
+        store.put_bytes(keys.result(attempt, index), result.to_json(), if_absent=True)
+
+
 def newest_attempt(store: ObjectStore) -> int:
     """Number of the newest claim; 0 where there is none. Right even where a listing lags: numbers have no gaps."""
     matches = (_CLAIM_KEY.fullmatch(info.key) for info in store.list(keys.ATTEMPTS))
@@ -123,6 +183,11 @@ def _claim(store: ObjectStore, attempt: int) -> Claim:
 
 def _released(store: ObjectStore, attempt: int) -> bool:
     return exists(store, keys.released(attempt))
+
+
+def _over(store: ObjectStore, attempt: int) -> bool:
+    """A pod of it has ended, so none should join any more."""
+    return _released(store, attempt) or any(True for _ in store.list(keys.results(attempt)))
 
 
 def _lease(store: ObjectStore, attempt: int) -> bytes:

@@ -1,13 +1,13 @@
 """COMMITs: a checkpoint exists because its COMMIT does, which is written last and in one request."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from sftjob.contract import keys
 from sftjob.errors import ConfigurationError, Exists, StorageError, Superseded, Unavailable
-from sftjob.records import Commit, read_record
+from sftjob.records import Commit, FileEntry, Part, read_record
 from sftjob.storage.base import ObjectStore
 from sftjob.storage.files import Progress, fetch_files
 
@@ -79,15 +79,13 @@ def restore_latest(
     steps = list_commits(store)
     for step in reversed(steps):
         try:
-            commit = read_commit(store, step)
-            _check_fits(commit, spec_sha256, world_size)
-            fetch_files(store, commit.files, into, on_progress=on_progress)
+            return restore_step(
+                store, step, into, spec_sha256=spec_sha256, world_size=world_size, on_progress=on_progress
+            )
         except Unavailable:
             raise
         except StorageError as error:
             warn(f"the checkpoint of step {step} is damaged and passed over: {error}")
-        else:
-            return commit
     if not steps:
         return None
     raise StorageError(
@@ -95,6 +93,45 @@ def restore_latest(
         file=f"{store.uri}/{keys.COMMITS}",
         hint="restore the objects named above, or start another run with --new-run",
     )
+
+
+def restore_step(
+    store: ObjectStore,
+    step: int,
+    into: Path,
+    *,
+    spec_sha256: str,
+    world_size: int,
+    on_progress: Progress | None = None,
+) -> Commit:
+    """`restore_latest` for the one checkpoint that somebody else has chosen.
+
+    Raises:
+        NotFound: its COMMIT is gone.
+        StorageError: it is damaged.
+        ConfigurationError: it belongs to another spec or world size.
+    """
+    commit = read_commit(store, step)
+    _check_fits(commit, spec_sha256, world_size)
+    fetch_files(store, commit.files, into, on_progress=on_progress)
+    return commit
+
+
+def committed_by(store: ObjectStore, attempt: int, step: int) -> int | None:
+    """Newest step from `step` on that this attempt has committed; COMMITs of older attempts do not count."""
+    newer = (each for each in reversed(list_commits(store)) if each >= step)
+    return next((each for each in newer if _writer(store, each) == attempt), None)
+
+
+def merge_parts(parts: Iterable[Part]) -> tuple[FileEntry, ...]:
+    """The files of a checkpoint that several nodes have written, sorted by path.
+
+    Ranks write under names of their own; of a name that several nodes have used the lowest node's file counts.
+    """
+    found: dict[str, FileEntry] = {}
+    for part in sorted(parts, key=lambda part: part.node, reverse=True):
+        found |= {entry.path: entry for entry in part.files}
+    return tuple(found[path] for path in sorted(found))
 
 
 def prune_commits(store: ObjectStore, keep: int) -> None:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from sftjob.storage.local import copy, local_errors, placing, sync_folder
 
 _ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+_STALE_SECONDS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +93,7 @@ class FolderStore:
         hidden = self._folder / HIDDEN
         try:
             with local_errors(hidden):
-                stale = list(hidden.iterdir()) if hidden.is_dir() else []
+                stale = [path for path in hidden.iterdir() if _untouched(path)] if hidden.is_dir() else []
                 for path in stale:
                     path.unlink(missing_ok=True)
         except SftjobError as error:
@@ -130,6 +132,13 @@ class FolderStore:
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
+
+
+def _untouched(path: Path) -> bool:
+    """Nobody is writing it any more; on several nodes peers may write already when the first one tidies up."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > _STALE_SECONDS
+    return False
 
 
 def _finish(file: BinaryIO) -> None:

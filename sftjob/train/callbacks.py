@@ -1,18 +1,12 @@
-"""What happens around each step: numbers are booked and written, checkpoints are marked, requests to stop are heard."""
+"""What happens around each step: numbers are booked, checkpoints are marked, requests to stop are heard."""
 
-import resource
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sftjob.errors import ConfigurationError
-from sftjob.records import Metric
-from sftjob.storage.local import local_errors
 from sftjob.train.fault import fault
-from sftjob.train.ledger import Ledger, StepSums
+from sftjob.train.ledger import StepSums
 from sftjob.train.trainer import RunTrainer, TrainingComplete
 from sftjob.train.workdir import WorkDir
 
@@ -76,68 +70,3 @@ class RunCallback(TrainerCallback):  # type: ignore[misc] # untyped base class
         self._work.saved(step, place.local_rank).touch()
         fault("saved")
         self._trainer.ledger.start_clock()
-
-
-class MetricsWriter(TrainerCallback):  # type: ignore[misc] # untyped base class
-    """Appends a line of metrics for every logged step and every held-out loss. For rank 0."""
-
-    def __init__(self, path: Path, *, attempt: int, ledger: Ledger) -> None:
-        """Writes to `path`, which may hold lines of earlier attempts."""
-        self._path = path
-        self._attempt = attempt
-        self._ledger = ledger
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
-    ) -> None:
-        if logs is not None and "loss" in logs:
-            self._write(
-                state,
-                kind="train",
-                loss=logs["loss"],
-                learning_rate=logs.get("learning_rate"),
-                grad_norm=logs.get("grad_norm"),
-                tokens_per_second=logs.get("tokens_per_second"),
-            )
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: object,
-    ) -> None:
-        if metrics is not None:
-            self._write(state, kind="eval", loss=metrics["eval_loss"])
-
-    def _write(self, state: TrainerState, *, loss: float, **fields: object) -> None:
-        booked = self._ledger.state
-        line = Metric.model_validate(
-            {
-                **fields,
-                "attempt": self._attempt,
-                "step": state.global_step,
-                "epoch": state.epoch or 0.0,
-                "loss": loss,
-                "loss_hex": float(loss).hex(),
-                "tokens_seen": booked.tokens_seen,
-                "trained_tokens_seen": booked.trained_tokens_seen,
-                "seconds": booked.seconds,
-                "memory_bytes": _peak_memory_bytes(),
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            }
-        )
-        with local_errors(self._path), self._path.open("ab") as file:
-            file.write(line.to_json() + b"\n")
-
-
-def _peak_memory_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

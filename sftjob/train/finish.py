@@ -2,30 +2,39 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sftjob.contract import ExitCode, JobAction, keys
 from sftjob.errors import Exists, Superseded
-from sftjob.records import Export
+from sftjob.records import Export, MergedModel
 from sftjob.spec import METHOD_RULES
 from sftjob.storage import ensure_current, list_files, release, upload_files
 from sftjob.train.attempt import Attempt, now, say
 from sftjob.train.fault import fault
+from sftjob.train.merge import MERGE, MERGED, run_merge
 from sftjob.train.publish import amount, check_whole
 from sftjob.train.verdict import Verdict
 
 
-def publish_export(attempt: Attempt, step: int) -> None:
+def publish_export(attempt: Attempt, step: int, merge: Sequence[str] = MERGE) -> None:
     """Uploads the final weights and says so in `_SUCCESS`, which is their manifest and is written last.
 
-    The hash of the chat template goes along: the template is a part of what was trained.
+    The hash of the chat template goes along: the template is a part of what was trained. Where the spec asks for a
+    merged model, it is made before anything is uploaded.
+
+    Args:
+        merge: the command that makes it; `--work DIR` is appended.
 
     Raises:
+        ConfigurationError: a merged model would not be what was trained; nothing was published.
         Superseded: a newer attempt has taken over, or has finished the run; nothing was said.
         StorageError: a file is damaged, or the store does not answer.
     """
-    begin = time.monotonic()
     store, job = attempt.store, attempt.job
+    merged = _publish_merged(attempt, merge) if job.export.merge else None
+    begin = time.monotonic()
     files = list_files(attempt.work.export)
     check_whole(files)
     fault("export-upload")
@@ -39,6 +48,7 @@ def publish_export(attempt: Attempt, step: int) -> None:
         method=job.method.type,
         adapter=METHOD_RULES[job.method.type].adapter,
         files=entries,
+        merged=merged,
         template_sha256=_template_sha256(attempt.work.export),
         time=now(),
     )
@@ -49,19 +59,40 @@ def publish_export(attempt: Attempt, step: int) -> None:
     say(f"exported step {step} ({amount(entries)}, {time.monotonic() - begin:.1f} s)")
 
 
-def record_end(attempt: Attempt, verdict: Verdict, log_tail: bytes) -> None:
-    """Stores how the attempt ended, and lets go of the run. Call it when no process of the attempt is left.
+def record_result(attempt: Attempt, verdict: Verdict, log_tail: bytes) -> None:
+    """Stores how this pod ended. Call it when no process of the attempt is left here.
+
+    Raises:
+        SftjobError: the store refuses or does not answer.
+    """
+    store, key = attempt.store, keys.result(attempt.number, attempt.index)
+    if log_tail:
+        store.put_bytes(keys.log_tail(attempt.number, attempt.index), log_tail)
+    # What a successor has said of this pod stands: its peers have acted on it.
+    with suppress(Exists):
+        store.put_bytes(key, attempt.result(verdict).to_json(), if_absent=attempt.job.launch.nodes > 1)
+
+
+def record_end(attempt: Attempt, verdict: Verdict) -> None:
+    """Stores how the attempt ended, and lets go of the run. For pod 0.
 
     Raises:
         SftjobError: the store refuses or does not answer.
     """
     store, result = attempt.store, attempt.result(verdict)
-    if log_tail:
-        store.put_bytes(keys.log_tail(attempt.number, attempt.index), log_tail)
-    store.put_bytes(keys.result(attempt.number, attempt.index), result.to_json())
     if verdict.code.action is JobAction.FAIL_JOB and verdict.code is not ExitCode.HELD:
         store.put_bytes(keys.FAILED, result.to_json())
     release(store, attempt.number, result)
+
+
+def _publish_merged(attempt: Attempt, command: Sequence[str]) -> MergedModel:
+    folder, parity = run_merge(attempt.work, command)
+    files = list_files(folder)
+    check_whole(files)
+    ensure_current(attempt.store, attempt.number)
+    entries = upload_files(attempt.store, folder, files, keys.export(attempt.number, MERGED))
+    say(f"exported the merged model ({amount(entries)})")
+    return MergedModel(files=entries, parity=parity)
 
 
 def _template_sha256(export: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sftjob.contract import LOCAL_OWNER, keys
+from sftjob.contract import LOCAL_OWNER, Env, keys
 from sftjob.errors import ConfigurationError, DiskFull, Exists, Held, InputMissing, NotFound, SpecError
 from sftjob.model_source import fetch_config
 from sftjob.plan import model_facts
@@ -18,7 +18,7 @@ from sftjob.records import PodClaim
 from sftjob.resolve import ResolvedJob, read_resolved, resolve
 from sftjob.spec import JobSpec, run_id
 from sftjob.spec.load import parse_spec_json
-from sftjob.storage import ObjectStore, claim_attempt, open_store, probe
+from sftjob.storage import ObjectStore, claim_attempt, join_attempt, open_store, probe, record_lost
 from sftjob.storage.base import exists
 from sftjob.storage.local import local_errors
 from sftjob.train.attempt import Attempt, now, say
@@ -53,18 +53,13 @@ def open_run(settings: Settings) -> Run:
     Raises:
         SpecError: the spec is wrong or no store is named.
         Denied, NotFound, Unavailable: the store refuses, is not there, does not answer.
-        ConfigurationError: the store has no conditional writes, or the spec asks for several nodes.
+        ConfigurationError: the store has no conditional writes, or this pod has no place among the spec's nodes.
     """
     spec = _read_spec(settings.spec)
     uri = spec.storage.uri or settings.storage_uri
     if uri is None:
         raise SpecError("no store is named", field="storage.uri", hint="name s3://bucket/prefix, or a folder")
-    if spec.launch.nodes > 1:
-        raise ConfigurationError(
-            f"this version trains on one node, the spec asks for {spec.launch.nodes}",
-            field="launch.nodes",
-            hint="set it to 1",
-        )
+    _check_place(spec.launch.nodes, settings)
     root = open_store(uri, endpoint_url=spec.storage.endpoint_url, region=spec.storage.region)
     probe(root, single_writer=spec.storage.single_writer)
     return Run(spec, root, root.at(run_id(spec)))
@@ -98,6 +93,33 @@ def resolve_once(run: Run, settings: Settings) -> ResolvedJob:
     return job
 
 
+def take_part(run: Run, job: ResolvedJob, settings: Settings) -> Attempt | None:
+    """This pod's place in an attempt: pod 0 claims the run's next one, its peers join that.
+
+    Returns:
+        None where the run is done.
+
+    Raises:
+        Held: another Job holds the run and does not let go.
+        Hang: pod 0 has claimed nothing for too long.
+    """
+    if settings.index == 0:
+        return claim(run, job, settings)
+    number = join_attempt(
+        run.store,
+        _pod(settings),
+        owner=settings.owner,
+        clock=time.monotonic,
+        sleep=time.sleep,
+        look_seconds=settings.look_seconds,
+        patience_seconds=settings.patience_seconds,
+    )
+    if number is None:
+        return None
+    say(f"node {settings.index} of {job.launch.nodes} in attempt {number} of run {job.run_id} in {run.store.uri}")
+    return Attempt(number, settings.owner, settings.index, job, run.store, WorkDir(settings.work))
+
+
 def claim(run: Run, job: ResolvedJob, settings: Settings) -> Attempt:
     """Claims the run's next attempt and this pod's place in it.
 
@@ -113,8 +135,9 @@ def claim(run: Run, job: ResolvedJob, settings: Settings) -> Attempt:
         sleep=time.sleep,
         patience_seconds=settings.grace_seconds + _TAKEOVER_SECONDS,
     )
-    pod = PodClaim(index=settings.index, pod_uid=settings.pod_uid, time=now())
-    run.store.put_bytes(keys.pod(number, settings.index), pod.to_json(), if_absent=True)
+    if job.launch.nodes > 1 and number > 1:
+        record_lost(run.store, number - 1, owner=settings.owner, index=settings.index)
+    run.store.put_bytes(keys.pod(number, settings.index), _pod(settings).to_json(), if_absent=True)
     run.store.abort_stale_uploads()
     say(f"attempt {number} of run {job.run_id} in {run.store.uri}")
     return Attempt(number, settings.owner, settings.index, job, run.store, WorkDir(settings.work))
@@ -150,6 +173,26 @@ def _read_spec(path: Path) -> JobSpec:
         hint = "give --spec, or mount the ConfigMap"
         raise InputMissing(f"the spec cannot be read: {error.strerror}", file=str(path), hint=hint) from error
     return parse_spec_json(data, str(path))
+
+
+def _check_place(nodes: int, settings: Settings) -> None:
+    if settings.index >= nodes:
+        raise ConfigurationError(
+            f"this is pod {settings.index}, the spec asks for {nodes} node{'s' if nodes > 1 else ''}",
+            field="launch.nodes",
+            hint=f"start as many pods as nodes; {Env.POD_INDEX} counts them from 0",
+        )
+    if nodes > 1 and not settings.master_addr:
+        raise ConfigurationError(
+            f"the spec asks for {nodes} nodes, and nobody says where pod 0 is",
+            field=Env.MASTER_ADDR,
+            hint="set it to a name or address under which all pods reach pod 0, for instance <job>-0.<service>",
+        )
+
+
+def _pod(settings: Settings) -> PodClaim:
+    """What tells this pod from its successor; outside a cluster that is the process."""
+    return PodClaim(index=settings.index, pod_uid=settings.pod_uid or f"process-{os.getpid()}", time=now())
 
 
 def _config(run: Run, settings: Settings) -> dict[str, object]:

@@ -17,6 +17,7 @@ from sftjob.spec import FileData
 from sftjob.storage import ObjectStore, ensure_current, fetch_files, hash_file, upload_files
 from sftjob.train.attempt import Attempt, say
 from sftjob.train.launcher import wrapped
+from sftjob.train.membership import wait_for
 from sftjob.train.opening import Run
 
 PREPARE: Final[tuple[str, ...]] = (sys.executable, "-m", "sftjob.data.prepare")
@@ -59,6 +60,18 @@ def provide_data(attempt: Attempt, given: DataInputs) -> PreparedData:
     attempt.store.put_bytes(keys.attempt_data(attempt.number), prepared.to_json(), if_absent=True)
     for split, counts in prepared.splits.items():
         say(f"{split}: {counts.kept:,} of {counts.rows:,} rows, {counts.trained_tokens:,} trained tokens")
+    return prepared
+
+
+def follow_data(attempt: Attempt, *, look_seconds: float) -> PreparedData:
+    """Puts the data that pod 0 has named for this attempt into the work folder; waits for them.
+
+    Raises:
+        StorageError: they are damaged; the next attempt makes them again.
+    """
+    key = keys.attempt_data(attempt.number)
+    prepared = read_record(PreparedData, wait_for(attempt.store, key, look_seconds=look_seconds), key)
+    fetch_files(attempt.store, prepared.files, attempt.work.data)
     return prepared
 
 

@@ -1,20 +1,33 @@
 """How far training is, for people: a bar on a terminal, plain lines elsewhere. For rank 0."""
 
 import sys
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from tqdm import tqdm  # type: ignore[import-untyped] # has no stubs
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sftjob.train.ledger import Ledger
+from sftjob.train.metrics import peak_memory_bytes
 
 
 class Progress(TrainerCallback):  # type: ignore[misc] # untyped base class
     """Prints to stdout, from where the supervisor passes it on."""
 
-    def __init__(self, ledger: Ledger, *, bar: bool) -> None:
-        """Follows `ledger`; `bar` needs a terminal at the other end."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        bar: bool,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], int] = peak_memory_bytes,
+    ) -> None:
+        """Follows `ledger`; `bar` needs a terminal at the other end. `memory` is the peak in bytes."""
         self._ledger = ledger
+        self._clock = clock
+        self._memory = memory
+        self._first: tuple[int, float] | None = None
         self._wants_bar = bar
         self._bar: tqdm | None = None
 
@@ -42,15 +55,16 @@ class Progress(TrainerCallback):  # type: ignore[misc] # untyped base class
     ) -> None:
         if logs is None or "loss" not in logs:
             return
+        # The first steps are slow, and no pause is in them: what has passed is counted from the first line on.
+        self._first = self._first or (state.global_step, self._clock())
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}")
             return
-        per_step = self._ledger.seconds_per_step
-        left = timedelta(seconds=round((state.max_steps - state.global_step) * per_step)) if per_step else "?"
+        left = self._left(state)
         speed = logs.get("tokens_per_second")
         self._say(
             f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f} lr {logs['learning_rate']:.1e}"
-            f"{'' if speed is None else f' {speed:.0f} tok/s'} ETA {left}"
+            f"{'' if speed is None else f' {speed:.0f} tok/s'} {self._memory() / 2**30:.1f} GiB ETA {left}"
         )
 
     def on_evaluate(
@@ -72,6 +86,17 @@ class Progress(TrainerCallback):  # type: ignore[misc] # untyped base class
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def _left(self, state: TrainerState) -> timedelta | str:
+        """Training time and, at their rate so far, the pauses between steps for held-out losses and checkpoints."""
+        per_step = self._ledger.seconds_per_step
+        if not per_step or self._first is None:
+            return "?"
+        step, seconds = self._first
+        done = state.global_step - step
+        # From the second line on, the time that has really passed; it is never less than that of the steps alone.
+        per_step = max(per_step, (self._clock() - seconds) / done) if done > 0 else per_step
+        return timedelta(seconds=round((state.max_steps - state.global_step) * per_step))
 
     def _say(self, line: str) -> None:
         if self._bar is not None:

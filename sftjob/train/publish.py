@@ -9,15 +9,16 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from sftjob.contract import keys
 from sftjob.errors import StorageError, Unavailable
 from sftjob.model_folder import tensor_names
 from sftjob.records import Commit, FileEntry, Part
-from sftjob.storage import ensure_current, list_files, prune_commits, upload_files, write_commit
+from sftjob.storage import ensure_current, list_files, merge_parts, prune_commits, upload_files, write_commit
 from sftjob.train.attempt import Attempt, say
 from sftjob.train.background import Background
+from sftjob.train.events import EventFiles
 from sftjob.train.fault import fault
 from sftjob.train.segments import Segments
 
@@ -26,19 +27,42 @@ _METRICS_SECONDS: Final = 10.0
 _NAMES: Final = re.compile(r"(?:checkpoint|saved)-(\d+)(?:-\d+)?")
 
 
+class Parts(Protocol):
+    """The other nodes' parts of a checkpoint, as `sftjob.train.parts` gathers them."""
+
+    def ask(self, step: int) -> None:
+        """Tells peers that this step is to be uploaded."""
+        ...
+
+    def gather(self, step: int, meanwhile: Callable[[], None]) -> Sequence[Part]:
+        """Waits for their parts. `meanwhile` is called now and then."""
+        ...
+
+
 class Publisher:
     """A thread that publishes while ranks train. Ranks never wait for it."""
 
-    def __init__(self, attempt: Attempt, *, resumed: int | None, metrics_seconds: float = _METRICS_SECONDS) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        resumed: int | None,
+        metrics_seconds: float = _METRICS_SECONDS,
+        parts: Parts | None = None,
+    ) -> None:
         """Starts the thread.
 
         Args:
             resumed: step of the COMMIT that this attempt continues from; None for a fresh start.
+            parts: of the other nodes, where there are any.
         """
         self._attempt = attempt
+        self._parts = parts
         self._committed = resumed
         self._metrics = Segments(attempt.store, attempt.work.metrics, attempt=attempt.number)
+        self._events = EventFiles(attempt.store, attempt.work.tensorboard, attempt=attempt.number)
         self._metrics_seconds = metrics_seconds
+        self._looked_at = time.monotonic()
         self._environment_seen = False
         self._last = threading.Event()
         self._thread = Background(self._run, "publish")
@@ -62,23 +86,37 @@ class Publisher:
         self._thread.wait(*checks)
 
     def _run(self) -> None:
-        looked_at = time.monotonic()
         last = False
         while not last:
             last = self._last.wait(_LOOK_SECONDS)  # what was saved before `drain` is seen by the look after this
             step = newest_saved(self._attempt)
             if step is not None and step != self._committed:
                 self._records(patient=False)  # whoever continues from a COMMIT finds the metrics that lead to it
-                publish_checkpoint(self._attempt, step)
+                self._checkpoint(step)
                 self._committed = step
                 forget_older(self._attempt, step)
-            if last or time.monotonic() - looked_at > self._metrics_seconds:
-                looked_at = time.monotonic()
-                self._records(patient=not last)
+            if last:
+                self._records(patient=False)
+            else:
+                self._records_when_due()
+
+    def _checkpoint(self, step: int) -> None:
+        if self._parts is None:
+            publish_checkpoint(self._attempt, step)
+            return
+        parts = self._parts
+        parts.ask(step)
+        publish_checkpoint(self._attempt, step, others=lambda: parts.gather(step, self._records_when_due))
+
+    def _records_when_due(self) -> None:
+        if time.monotonic() - self._looked_at > self._metrics_seconds:
+            self._looked_at = time.monotonic()
+            self._records(patient=True)
 
     def _records(self, *, patient: bool) -> None:
         try:
             self._metrics.upload()
+            self._events.upload()
             self._environment()
         except Unavailable:
             if not patient:
@@ -95,31 +133,34 @@ class Publisher:
 
 def newest_saved(attempt: Attempt) -> int | None:
     """Newest step that every local rank has saved whole; None without one."""
+    return max(saved_steps(attempt), default=None)
+
+
+def saved_steps(attempt: Attempt) -> list[int]:
+    """Steps that every local rank has saved whole and that are here still, ascending."""
     ranks = range(attempt.job.launch.processes_per_node)
     steps = (step_of(path.name) for path in attempt.work.checkpoints.glob("saved-*-0"))
-    whole = (
+    return sorted(
         step for step in steps if step is not None and all(attempt.work.saved(step, rank).exists() for rank in ranks)
     )
-    return max(whole, default=None)
 
 
-def publish_checkpoint(attempt: Attempt, step: int) -> Commit:
+def publish_checkpoint(attempt: Attempt, step: int, others: Callable[[], Sequence[Part]] = tuple) -> Commit:
     """Uploads the files of a step, then makes them a checkpoint by writing its COMMIT.
 
     Whatever interrupts this, readers see the checkpoints from before, or those and this one whole.
+
+    Args:
+        others: waits for the parts of other nodes.
 
     Raises:
         Superseded: a newer attempt has taken over; nothing was committed.
         StorageError: a local file is damaged, or the store does not answer.
     """
     begin = time.monotonic()
-    job, store, folder = attempt.job, attempt.store, attempt.work.checkpoint(step)
-    files = list_files(folder)
-    check_whole(files)
-    fault("publish-upload")
-    entries = upload_files(store, folder, files, keys.checkpoint(step, attempt.number))
-    fault("publish-part")
-    store.put_bytes(keys.part(step, attempt.number, attempt.index), Part(node=attempt.index, files=entries).to_json())
+    job, store = attempt.job, attempt.store
+    own = upload_part(attempt, step)
+    entries = merge_parts([own, *others()])
     fault("publish-commit")
     ensure_current(store, attempt.number)
     commit = Commit(
@@ -135,12 +176,36 @@ def publish_checkpoint(attempt: Attempt, step: int) -> Commit:
     return commit
 
 
+def upload_part(attempt: Attempt, step: int) -> Part:
+    """Uploads what this node's ranks have written of a step, then the list of it.
+
+    Raises:
+        StorageError: a local file is damaged, or the store does not answer.
+    """
+    store, folder = attempt.store, attempt.work.checkpoint(step)
+    files = list_files(folder)
+    check_whole(files)
+    fault("publish-upload")
+    # A name that two nodes use must not be one object.
+    place = f"nodes/{attempt.index}" if attempt.index else ""
+    entries = upload_files(store, folder, files, keys.checkpoint(step, attempt.number, place))
+    part = Part(node=attempt.index, files=entries)
+    fault("publish-part")
+    store.put_bytes(keys.part(step, attempt.number, attempt.index), part.to_json())
+    return part
+
+
 def forget_older(attempt: Attempt, step: int) -> None:
     """Deletes what the COMMIT of `step` has made superfluous: older checkpoints in the store, all local copies."""
     fault("publish-prune")
     # An older checkpoint that stays for now is deleted after the next COMMIT.
     with suppress(Unavailable):
         prune_commits(attempt.store, attempt.job.training.save_total_limit)
+    forget_local(attempt, step)
+
+
+def forget_local(attempt: Attempt, step: int) -> None:
+    """Deletes local copies up to `step`: a COMMIT has made them superfluous."""
     for path in attempt.work.checkpoints.iterdir():
         found = step_of(path.name)
         if found is None or found > step:

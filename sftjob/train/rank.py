@@ -9,7 +9,6 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from transformers import logging as transformers_logging
-from transformers.integrations import TensorBoardCallback
 
 from sftjob.contract import ExitCode
 from sftjob.data.tokenizer import ChatTokenizer
@@ -29,13 +28,16 @@ from sftjob.resolve import ResolvedJob
 from sftjob.spec import HubModel, LocalModel, ModelSource, StoredModel
 from sftjob.train import environment
 from sftjob.train.arguments import sft_config
-from sftjob.train.callbacks import MetricsWriter, RunCallback
+from sftjob.train.callbacks import RunCallback
 from sftjob.train.deepspeed import join_deepspeed, match_dtypes, zero_dtype
 from sftjob.train.fault import fault
 from sftjob.train.gang import Gang, RankPlace
 from sftjob.train.isolation import check_isolation
 from sftjob.train.ledger import Ledger, LedgerState, read_ledger
+from sftjob.train.metrics import MetricsWriter, visible_gpus
+from sftjob.train.monitor import Monitor
 from sftjob.train.progress import Progress
+from sftjob.train.sinks import Sink, open_sinks, require
 from sftjob.train.trainer import RunTrainer
 from sftjob.train.workdir import RankInput, WorkDir
 
@@ -69,6 +71,7 @@ class Rank:
         self._place = place
         self._bar = bar
         self._ledger: Ledger | None = None
+        self._sinks: list[Sink] = []
 
     @property
     def step(self) -> int:
@@ -84,6 +87,15 @@ class Rank:
         fault("start")
         _quiet(self._place)
         _require_devices(self._job, self._place)
+        if self._place.first:
+            require(self._given.monitoring)
+        try:
+            return self._train()
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def _train(self) -> Outcome:
         method = fine_tuning(self._job.method)
         trainer, before = self._build(method)
         fault("built")
@@ -148,11 +160,11 @@ class Rank:
         return match_dtypes(model, training.precision) if zero else model
 
     def _tellers(self, ledger: Ledger) -> list[TrainerCallback]:
-        tensorboard = TensorBoardCallback()
-        tensorboard.logging_dir = str(self._work.root / "tensorboard")
+        attempt = self._given.attempt
+        self._sinks = open_sinks(self._given.monitoring, self._job, self._work.root, attempt)
+        monitor = Monitor(visible_gpus())
         return [
-            tensorboard,
-            MetricsWriter(self._work.metrics, attempt=self._given.attempt, ledger=ledger),
+            MetricsWriter(self._work.metrics, attempt=attempt, ledger=ledger, monitor=monitor, sinks=self._sinks),
             Progress(ledger, bar=self._bar),
         ]
 

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 from pydantic import ValidationError
 
-from sftjob.train.launcher import torchrun, wrapped
+from sftjob.train.launcher import NodePlace, torchrun, wrapped
 from sftjob.train.processes import descendants, kill_descendants
 from sftjob.train.stop import StopRequest
 from sftjob.train.verdict import RankEnd
@@ -31,9 +31,20 @@ class Ranks:
     Start and use it from the main thread: its processes are bound to the life of the thread that forks them.
     """
 
-    def __init__(self, command: Sequence[str], work: WorkDir, *, processes: int) -> None:
+    def __init__(
+        self, command: Sequence[str], work: WorkDir, *, processes: int, place: NodePlace | None = None
+    ) -> None:
+        """Starts them.
+
+        Args:
+            command: of each; `--work DIR` is appended.
+            work: the node's folder.
+            processes: on this node.
+            place: this node among several.
+        """
         self._work = work
         self._processes = processes
+        self._first = place.index * processes if place else 0
         self._ends_file = work.root / "results" / "torchrun.json"
         self._others = descendants(os.getpid())
         self._terminated = False
@@ -42,12 +53,12 @@ class Ranks:
         self._process = subprocess.Popen(
             wrapped(arguments, parent=os.getpid())
             if processes == 1
-            else torchrun(arguments, processes=processes, ends=self._ends_file, parent=os.getpid()),
+            else torchrun(arguments, processes=processes, ends=self._ends_file, parent=os.getpid(), place=place),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(processes),
+            env=_environment(processes, place),
         )
         assert self._process.stdout is not None
         self._log = _Log(self._process.stdout, work.root / "ranks.log")
@@ -77,11 +88,10 @@ class Ranks:
         return survivors
 
     def ends(self) -> tuple[RankEnd, ...]:
-        """How each rank ended."""
+        """How each rank of this node ended."""
         seen = self._exit_codes()
-        return tuple(
-            RankEnd(rank, _read_result(self._work.result(rank)), seen.get(rank)) for rank in range(self._processes)
-        )
+        ranks = range(self._first, self._first + self._processes)
+        return tuple(RankEnd(rank, _read_result(self._work.result(rank)), seen.get(rank)) for rank in ranks)
 
     def log_tail(self) -> bytes:
         """The last 64 KiB that the ranks have printed."""
@@ -89,7 +99,7 @@ class Ranks:
 
     def _exit_codes(self) -> dict[int, int]:
         if self._processes == 1:
-            return {0: self._process.wait()}
+            return {self._first: self._process.wait()}
         if not self._ends_file.exists():
             return {}
         return {int(rank): code for rank, code in json.loads(self._ends_file.read_bytes()).items()}
@@ -132,10 +142,19 @@ class _Log:
                 self._size -= len(self._tail.popleft())
 
 
-def _environment(processes: int) -> dict[str, str]:
-    """Ours, unbuffered so that lines come in time; a single rank, which needs no torchrun, also gets its variables."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"} if processes == 1 else {}
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **alone}
+def _environment(processes: int, place: NodePlace | None) -> dict[str, str]:
+    """Ours, unbuffered so that lines come in time; a node's only rank, which needs no torchrun, gets its variables.
+
+    With one rank a node torchrun would add nothing but processes that can fail: rank 0 holds the rendezvous itself.
+    """
+    common = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if processes > 1:
+        return common
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    if place is None:
+        return {**common, **alone}
+    meeting = {"MASTER_ADDR": place.master_addr, "MASTER_PORT": str(place.master_port)}
+    return {**common, **alone, **meeting, "RANK": str(place.index), "WORLD_SIZE": str(place.nodes)}
 
 
 def _read_result(path: Path) -> RankResult | None:

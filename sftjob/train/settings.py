@@ -12,6 +12,8 @@ from sftjob.contract import LOCAL_OWNER, SPEC_FILE, Env, Mount
 from sftjob.errors import SpecError
 
 GRACE_SECONDS_DEFAULT: Final = 600.0
+MASTER_PORT_DEFAULT: Final = 29500
+"""torchrun's own."""
 _INPUTS: Final = TypeAdapter(dict[str, Path])
 
 
@@ -24,12 +26,19 @@ class Settings:
     pod_uid: str = ""
     index: int = 0
     """Of this pod in its gang."""
+    master_addr: str | None = None
+    """Where pod 0 can be reached; several nodes need it."""
+    master_port: int = MASTER_PORT_DEFAULT
     grace_seconds: float = GRACE_SECONDS_DEFAULT
     storage_uri: str | None = None
     """Where runs live when the spec does not say."""
     inputs: Mapping[str, Path]
     """Pinned inputs that lie on this machine already: {sha256: path}."""
     die_with_parent: bool = False
+    patience_seconds: float = 1800.0
+    """How long pods wait for one another: to come, to be ready to start, and to upload their part of a checkpoint."""
+    look_seconds: float = 3.0
+    """How often a pod looks for what its peers have stored."""
 
 
 def read_settings(environment: Mapping[str, str], *, spec: Path | None = None, work: Path | None = None) -> Settings:
@@ -44,6 +53,8 @@ def read_settings(environment: Mapping[str, str], *, spec: Path | None = None, w
         owner=environment.get(Env.OWNER) or LOCAL_OWNER,
         pod_uid=environment.get(Env.POD_UID, ""),
         index=int(_number(environment, Env.POD_INDEX, 0)),
+        master_addr=environment.get(Env.MASTER_ADDR) or None,
+        master_port=int(_number(environment, Env.MASTER_PORT, MASTER_PORT_DEFAULT)),
         grace_seconds=_number(environment, Env.GRACE_SECONDS, GRACE_SECONDS_DEFAULT),
         storage_uri=environment.get(Env.STORAGE_URI) or None,
         inputs=_inputs(environment),

@@ -149,7 +149,8 @@ class RunTrainer(SFTTrainer):  # type: ignore[misc] # untyped base class
         self.tally.add(loss=total, tokens=inputs["tokens"].sum(), trained_tokens=losses.values.numel())
         labels = losses.values.numel() if num_items_in_batch is None else num_items_in_batch
         loss = total / torch.as_tensor(labels, device=total.device).clamp(min=1) * self.accelerator.num_processes
-        if self.aux_loss_enabled:
+        # Llama 4 declares such a loss and computes none (transformers 5.23).
+        if self.aux_loss_enabled and losses.outputs.aux_loss is not None:
             # Balances a mixture of experts. It is a mean over a micro-batch, so it is averaged over them.
             share = self.router_aux_loss_coef / self.current_gradient_accumulation_steps
             loss = loss + share * losses.outputs.aux_loss

@@ -30,6 +30,14 @@ class Verdict:
     """Last finished optimizer step, where a rank has told it."""
 
 
+class Judged(Exception):
+    """The attempt has ended elsewhere; what remains is to stop and to say the same."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 @dataclass(frozen=True)
 class RankEnd:
     """What is known of one rank after its end."""
@@ -39,6 +47,11 @@ class RankEnd:
     """None: the rank left no result."""
     exit_code: int | None = None
     """Of its process; negative for a signal; None when nobody saw it."""
+
+    @property
+    def orderly(self) -> bool:
+        """It trained to the end, or stopped together with all the others."""
+        return self.result is not None and self.result.exit_code in (ExitCode.DONE, *_SAVED)
 
 
 def judge(ends: Sequence[RankEnd], *, committed: int | None, stopped: bool, exported: bool) -> Verdict:
@@ -67,6 +80,8 @@ def verdict_of(error: BaseException) -> Verdict:
     """The verdict for an attempt that `error` ended. A bug's traceback goes to stderr: it is for us, not for users."""
     if isinstance(error, SftjobError):
         return Verdict(error.exit_code, str(error))
+    if isinstance(error, Judged):
+        return error.verdict
     if isinstance(error, Interrupted):
         return Verdict(ExitCode.INTERRUPTED_UNSAVED, str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -94,7 +109,7 @@ def strongest(*verdicts: Verdict) -> Verdict:
 
 def _verdict(end: RankEnd, *, stopped: bool) -> Verdict:
     if end.result is not None:
-        code = _known(end.result.exit_code)
+        code = known_code(end.result.exit_code)
         return Verdict(code, end.result.reason or code.meaning, end.result.step)
     if stopped:
         return Verdict(ExitCode.INTERRUPTED_UNSAVED, "did not save in time")
@@ -106,7 +121,8 @@ def _verdict(end: RankEnd, *, stopped: bool) -> Verdict:
     return Verdict(ExitCode.CRASH, f"was killed by signal {-end.exit_code} ({guess})")
 
 
-def _known(code: int) -> ExitCode:
+def known_code(code: int) -> ExitCode:
+    """The exit code of a stored result; another version may know others."""
     try:
         return ExitCode(code)
     except ValueError:

@@ -7,18 +7,22 @@
   data/                        prepared data: train.arrow, eval.arrow, tokenizer/, …       supervisor → ranks
   resume/                      the checkpoint to continue from                             supervisor → ranks
   preempt                      exists: save at a step that all ranks agree on, then stop   supervisor → ranks
-  checkpoints/checkpoint-<s>/  written by the Trainer of every local rank                  ranks → supervisor
+  checkpoints/checkpoint-<s>/  what this node's ranks have written; others' are elsewhere  ranks → supervisor
   checkpoints/saved-<s>-<r>    local rank r has written all its files of step s            ranks → supervisor
   metrics.jsonl                `Metric` lines of rank 0                                    ranks → supervisor
+  tensorboard/                 rank 0's event files, each moved here when it is whole      ranks → supervisor
   environment.json             rank 0's `Environment` at step 0                            ranks → supervisor
   export/, exported            final weights; the empty file `exported` is written last    ranks → supervisor
   results/<rank>.json          a `RankResult`; absent when a rank was killed               ranks → supervisor
+
+On several nodes each has a folder of its own; rank 0, whose files above nobody else writes, is node 0's.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftjob.records import Record
+from sftjob.spec import Monitoring
 
 
 class RankInput(Record):
@@ -33,6 +37,8 @@ class RankInput(Record):
     added_token_ids: tuple[int, ...] = ()
     resume: Path | None = None
     """Folder of the checkpoint to continue from."""
+    monitoring: Monitoring = Monitoring()
+    """Of this attempt's spec: it is no part of job.json, since it may change without training again."""
 
 
 class RankResult(Record):
@@ -90,6 +96,10 @@ class WorkDir:
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
 
     @property
     def environment(self) -> Path:

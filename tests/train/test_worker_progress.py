@@ -21,7 +21,8 @@ def _ledger() -> Ledger:
 
 
 def _told(*, bar: bool) -> None:
-    progress, state = Progress(_ledger(), bar=bar), SimpleNamespace(global_step=20, max_steps=120)
+    progress = Progress(_ledger(), bar=bar, memory=lambda: 3 * 2**29)
+    state = SimpleNamespace(global_step=20, max_steps=120)
     progress.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=120), None)
     progress.on_step_end(None, state, None)
     progress.on_log(None, state, None, logs=dict(LOGS))
@@ -34,7 +35,7 @@ def _told(*, bar: bool) -> None:
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     _told(bar=False)
     assert capsys.readouterr().out.splitlines() == [
-        "step 20/120 loss 1.2345 lr 1.0e-04 812 tok/s ETA 0:00:42",
+        "step 20/120 loss 1.2345 lr 1.0e-04 812 tok/s 1.5 GiB ETA 0:00:42",
         "step 20/120 held-out loss 1.9000",
         "step 20/120 checkpoint written",
     ]
@@ -46,3 +47,14 @@ def test_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"\rtraining: .*20/120 .*loss 1\.2345", out)
     assert "step 20/120 held-out loss 1.9000\n" in out
     assert "tok/s" not in out
+
+
+def test_eta_counts_the_pauses(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = Progress(_ledger(), bar=False, clock=lambda: now[0], memory=lambda: 0)
+    for step, seconds in ((20, 0.0), (30, 20.0)):
+        now[0] = seconds
+        progress.on_log(None, SimpleNamespace(global_step=step, max_steps=120), None, logs=dict(LOGS))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("ETA 0:00:42")
+    assert second.endswith("ETA 0:03:00")

@@ -1,9 +1,10 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from sftjob.contract import Component, Env
+from sftjob.errors import SpecError
 from sftjob.place import Placement
 from sftjob.render.env import environment
 from sftjob.render.manifest import Identity
@@ -102,3 +103,23 @@ class TestEnvironment:
         profile = {"storage": {"uri": "s3://runs/$(HOME)/$$"}}
 
         assert variables(make_placement(profile=profile, storage={}))[Env.STORAGE_URI] == "s3://runs/$$(HOME)/$$$$"
+
+
+class TestWandb:
+    PROFILE: Final = {"wandb_secret": {"name": "wandb", "key": "api-key"}}
+
+    def test_the_key_is_named_and_only_where_it_is_needed(self, make_placement: Make) -> None:
+        asked = make_placement(profile=self.PROFILE, monitoring={"report_to": ["wandb"]})
+        listed: Any = environment(asked, IDENTITY)
+
+        (found,) = [each for each in listed if each["name"] == "WANDB_API_KEY"]
+
+        assert found == {
+            "name": "WANDB_API_KEY",
+            "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "api-key"}},
+        }
+        assert "WANDB_API_KEY" not in variables(make_placement(profile=self.PROFILE))
+
+    def test_without_a_key_nothing_is_rendered(self, make_placement: Make) -> None:
+        with pytest.raises(SpecError, match="wandb_secret"):
+            make_placement(monitoring={"report_to": ["wandb"]})

@@ -53,7 +53,7 @@ def test_a_run_name_in_a_plot_stays_text(make_evaluation: Any) -> None:
 def test_the_page_needs_nothing_from_elsewhere(make_evaluation: Any) -> None:
     page = report([make_evaluation()]).html
     assert not re.findall(r"https?:|url\((?!#)|@import|<link|src=", page)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "default-src 'none'" in page
 
 
@@ -84,3 +84,22 @@ def test_matches_are_marked(make_evaluation: Any) -> None:
 
 def test_without_metrics_there_are_no_plots(make_evaluation: Any) -> None:
     assert "<svg" not in report([make_evaluation(metrics=())]).html
+
+
+def test_what_the_machine_told_is_drawn(make_evaluation: Any) -> None:
+    plain = make_evaluation()
+    readings = {"gpu_memory_bytes": 3 * 2**30, "gpu_utilisation_percent": 97.0, "gpu_power_watts": 640.0}
+    metrics = tuple(line.model_copy(update=readings) for line in plain.metrics)
+    page = report([plain.model_copy(update={"metrics": metrics})]).html
+    assert page.count("<svg") == 7
+    assert "GPU memory in GiB" in page
+
+
+def test_memory_says_what_it_is(make_evaluation: Any) -> None:
+    known = {"peak_memory_bytes": 3 * 2**29, "estimated_memory_bytes": 2**31}
+    on_gpu = report([make_evaluation(**known, peak_memory_kind="device")]).markdown
+    assert "| Peak memory (GPU tensors) | – | – | 1.50 GiB |" in on_gpu  # noqa: RUF001 - as it is written
+    assert "| Estimated memory | – | – | 2.00 GiB |" in on_gpu  # noqa: RUF001
+    on_cpu = report([make_evaluation(peak_memory_bytes=2**20, peak_memory_kind="resident")]).markdown
+    assert "| Peak memory (CPU process) | – | – | 1 MiB |" in on_cpu  # noqa: RUF001
+    assert "Estimated" not in on_cpu

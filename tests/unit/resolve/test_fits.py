@@ -75,6 +75,13 @@ def test_there_is_nothing_to_offload_without_a_gpu(name: str) -> None:
     )
 
 
+def test_dora_measures_weights_that_zero3_has_shared_out_in_four_bits() -> None:
+    dora = {"type": "qlora", "use_dora": True}
+    assert refusal(method=dora, launch=zero3()).startswith("method.use_dora: DoRA measures whole weights")
+    assert make_job(method=dora, launch={"gpus_per_node": 2, "strategy": "zero2"})
+    assert make_job(method={"type": "lora", "use_dora": True}, launch=zero3())
+
+
 def test_four_bits_miss_experts() -> None:
     assert "method.type: MixtralForCausalLM holds its 8 experts in 3-D parameters" in refusal(
         MIXTURE, method={"type": "qlora"}

@@ -6,10 +6,19 @@ from threading import Thread
 import pytest
 
 from sftjob.contract import LEASE_LOST_SECONDS, ExitCode, keys
-from sftjob.errors import Held, Superseded
-from sftjob.records import Claim, Result, read_record
+from sftjob.errors import Hang, Held, Superseded
+from sftjob.records import Claim, PodClaim, Result, read_record
 from sftjob.records import Lease as LeaseRecord
-from sftjob.storage import FolderStore, Lease, claim_attempt, ensure_current, newest_attempt, release
+from sftjob.storage import (
+    FolderStore,
+    Lease,
+    claim_attempt,
+    ensure_current,
+    join_attempt,
+    newest_attempt,
+    record_lost,
+    release,
+)
 
 
 @pytest.fixture
@@ -39,6 +48,17 @@ class World:
             nodes=2,
             clock=lambda: self.now,
             sleep=self.sleep,
+            patience_seconds=patience,
+        )
+
+    def join(self, pod_uid: str, index: int = 1, owner: str = "job-a", patience: float = 60) -> int | None:
+        return join_attempt(
+            self.store,
+            PodClaim(index=index, pod_uid=pod_uid, time="2026-01-01T00:00:00+00:00"),
+            owner=owner,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            look_seconds=1,
             patience_seconds=patience,
         )
 
@@ -185,3 +205,70 @@ def test_first_release_stands(store: FolderStore) -> None:
     release(store, 1, _result(1, "second"))
 
     assert read_record(Result, store.get_bytes(keys.released(1)), "released").reason == "first"
+
+
+class TestJoin:
+    """A pod other than 0 takes its place in the attempt that pod 0 has claimed."""
+
+    def test_waits_for_the_claim(self, store: FolderStore, world: World) -> None:
+        world.meanwhile = [lambda: None if world.now < 1030 or newest_attempt(store) else world.claim("job-a")]
+
+        assert world.join("pod-1") == 1
+        assert 1030 <= world.now <= 1032
+        assert read_record(PodClaim, store.get_bytes(keys.pod(1, 1)), "pod").pod_uid == "pod-1"
+
+    def test_again_is_no_harm(self, world: World) -> None:
+        """The reply to its first try was lost."""
+        world.claim("job-a")
+
+        assert [world.join("pod-1"), world.join("pod-1")] == [1, 1]
+
+    def test_each_index_has_a_place(self, world: World) -> None:
+        world.claim("job-a")
+
+        assert [world.join("pod-1"), world.join("pod-2", index=2)] == [1, 1]
+
+    def test_a_successor_says_that_the_place_is_lost_and_joins_the_next_attempt(
+        self, store: FolderStore, world: World
+    ) -> None:
+        world.claim("job-a")
+        world.join("pod-1")
+        seen: list[int] = []
+
+        def claim_when_told() -> None:
+            if not seen:
+                seen.append(read_record(Result, store.get_bytes(keys.result(1, 1)), "result").exit_code)
+                world.claim("job-a")
+
+        world.meanwhile = [claim_when_told]
+        assert world.join("pod-1-again") == 2
+        assert seen == [ExitCode.INTERRUPTED_UNSAVED]
+
+    @pytest.mark.parametrize("ended", ["released", "a peer's result"])
+    def test_nobody_joins_an_attempt_that_is_over(self, store: FolderStore, world: World, ended: str) -> None:
+        world.claim("job-a")
+        if ended == "released":
+            release(store, 1, _result(1))
+        else:
+            store.put_bytes(keys.result(1, 2), _result(1).to_json())
+        world.meanwhile = [lambda: None if newest_attempt(store) > 1 else world.claim("job-a")]
+
+        assert world.join("pod-1") == 2
+
+    def test_another_owner_s_attempt_is_not_joined(self, world: World) -> None:
+        world.claim("job-b")
+
+        with pytest.raises(Hang, match="node 0 has claimed no attempt that node 1 could join within 60 s"):
+            world.join("pod-1")
+        assert 1060 <= world.now <= 1062
+
+    def test_a_run_that_is_done_is_not_waited_for(self, store: FolderStore, world: World) -> None:
+        world.meanwhile = [lambda: store.put_bytes(keys.SUCCESS, b"{}")]
+
+        assert world.join("pod-1") is None
+
+    def test_what_a_pod_has_said_itself_stands(self, store: FolderStore) -> None:
+        store.put_bytes(keys.result(1, 0), _result(1, "all is well").to_json())
+        record_lost(store, 1, owner="job-a", index=0)
+
+        assert read_record(Result, store.get_bytes(keys.result(1, 0)), "result").reason == "all is well"

@@ -4,13 +4,16 @@ import pytest
 
 from sftjob.contract import ExitCode, keys
 from sftjob.errors import ConfigurationError, Denied, NotFound, StorageError, Superseded, Unavailable
-from sftjob.records import Commit
+from sftjob.records import Commit, FileEntry, Part
 from sftjob.storage import (
     FolderStore,
+    committed_by,
     list_commits,
+    merge_parts,
     prune_commits,
     read_commit,
     restore_latest,
+    restore_step,
     upload_folder,
     write_commit,
 )
@@ -223,3 +226,45 @@ class TestPruneCommits:
                     assert {entry.key for entry in read_commit(store, step).files} <= set(listed(store))
 
         assert listed(store) == [keys.checkpoint(15, 1, "model"), keys.checkpoint(15, 1, "optimizer"), keys.commit(15)]
+
+
+class TestRestoreStep:
+    """Peers restore the step that pod 0 names, whatever else is there."""
+
+    def test_not_the_newest(self, store: FolderStore, tmp_path: Path) -> None:
+        committed(store, tmp_path, 5, 7)
+
+        assert restore_step(store, 5, tmp_path / "resume", spec_sha256=SPEC, world_size=1).step == 5
+        assert (tmp_path / "resume" / "model").read_bytes() == b"weights 5 1"
+
+    def test_a_damaged_one_is_not_passed_over(self, store: FolderStore, tmp_path: Path) -> None:
+        committed(store, tmp_path, 5, 7)
+        store.put_bytes(keys.checkpoint(7, 1, "model"), b"weights 7 2")
+
+        with pytest.raises(StorageError, match="sha256"):
+            restore_step(store, 7, tmp_path / "resume", spec_sha256=SPEC, world_size=1)
+
+    def test_another_world_is_refused(self, store: FolderStore, tmp_path: Path) -> None:
+        committed(store, tmp_path, 5)
+
+        with pytest.raises(ConfigurationError, match="world_size"):
+            restore_step(store, 5, tmp_path / "resume", spec_sha256=SPEC, world_size=2)
+
+
+def test_commits_of_an_attempt_are_told_from_those_of_older_ones(store: FolderStore, tmp_path: Path) -> None:
+    committed(store, tmp_path, 5, 9)
+    for step in (6, 7):
+        write_commit(store, checkpoint(store, tmp_path, step, attempt=2))
+
+    assert [committed_by(store, 2, step) for step in (5, 7, 8)] == [7, 7, None]
+    assert committed_by(store, 1, 6) == 9
+
+
+def test_of_a_name_that_nodes_share_the_lowest_one_s_file_counts() -> None:
+    def part(node: int, *paths: str) -> Part:
+        files = (FileEntry(path=path, key=f"{node}/{path}", size=1, sha256=SPEC) for path in paths)
+        return Part(node=node, files=tuple(files))
+
+    merged = merge_parts([part(1, "latest", "rng_state_1.pth"), part(0, "optimizer.pt", "latest"), part(2, "latest")])
+
+    assert [entry.key for entry in merged] == ["0/latest", "0/optimizer.pt", "1/rng_state_1.pth"]

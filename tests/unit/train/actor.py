@@ -18,6 +18,7 @@ class Actor:
     def __init__(self, work: Path, rank: int) -> None:
         self.work = work
         self.rank = rank
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.step = 0
 
     def save(self, step: int, content: str = "weights") -> None:
@@ -27,7 +28,7 @@ class Actor:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"state-{self.rank}.bin").write_text(f"{content} {step}")
         (folder / "state.json").write_text(json.dumps({"step": step}))
-        (self.work / "checkpoints" / f"saved-{step}-{self.rank}").touch()
+        (self.work / "checkpoints" / f"saved-{step}-{self.local_rank}").touch()
 
     def save_broken(self, step: int, name: str, content: str) -> None:
         folder = self.work / "checkpoints" / f"checkpoint-{step}"
@@ -89,6 +90,10 @@ class Actor:
     def hang(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
+
+    def environment_variables(self, *names: str) -> None:
+        """Their values, in the file `variables-RANK`."""
+        (self.work.parent / f"variables-{self.rank}").write_text(json.dumps([os.environ.get(name) for name in names]))
 
     def note_resume(self) -> None:
         """What it was given to continue from, in the file `resumed`."""

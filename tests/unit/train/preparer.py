@@ -14,7 +14,9 @@ def main() -> None:
     asked = json.loads((work / "prepare.json").read_text())
     with (work.parent / "prepared").open("a") as file:
         file.write(f"{asked['attempt']}\n")
-    if mode == "refuse":
+    while mode == "refuse when node 1 is there" and not list(work.parent.glob("store/*/attempts/*/pods/1.json")):
+        time.sleep(0.01)
+    if mode.startswith("refuse"):
         (work / "prepare.error").write_text("train.jsonl:3: not JSON; repair the line\n")
         sys.exit(65)
     if mode == "die":
