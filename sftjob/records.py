@@ -218,6 +218,11 @@ class SplitCounts(Stored):
     packs: int | None = None
     """Rows that they were packed into; None without packing."""
 
+    @property
+    def prepared(self) -> int:
+        """Rows in the prepared file: packs, where there are any."""
+        return self.kept if self.packs is None else self.packs
+
 
 class LengthBin(Stored):
     """Rows whose whole length is above the bin before and at most `up_to` tokens."""

@@ -12,7 +12,8 @@ from sftjob.contract import keys
 from sftjob.errors import ConfigurationError, InputMissing, NotFound, SpecError
 from sftjob.model_source import fetch_model
 from sftjob.records import Export, FileEntry, MergeParity, PreparedData, read_record
-from sftjob.resolve import ResolvedJob, read_resolved
+from sftjob.resolve import read_resolved
+from sftjob.resolved import ResolvedExport
 from sftjob.spec import LoadedSpec, ModelSource, PinnedModel
 from sftjob.storage import ObjectStore, fetch_files, open_store
 from sftjob.storage.local import local_errors
@@ -129,7 +130,7 @@ def _stage(
 ) -> None:
     """A work folder as a training leaves it to the merge."""
     store = source.store
-    job = _with_tolerance(read_resolved(store.get_bytes(keys.SPEC), keys.SPEC), tolerance)
+    job = read_resolved(store.get_bytes(keys.SPEC), keys.SPEC)
     data_key = keys.attempt_data(export.attempt)
     prepared = read_record(PreparedData, store.get_bytes(data_key), data_key)
     progress(f"fetching the adapter of {export.run_id} and its base")
@@ -142,6 +143,7 @@ def _stage(
         data=work.data,
         vocab_size=prepared.vocab_size,
         added_token_ids=prepared.added_token_ids,
+        export=_asked(tolerance),
     )
     work.job.write_bytes(job.to_json())
     work.rank_input.write_bytes(given.to_json())
@@ -173,10 +175,8 @@ def _base(source: _Source, base: ModelSource, work: WorkDir, *, model: Path | No
         ) from error
 
 
-def _with_tolerance(job: ResolvedJob, tolerance: float | None) -> ResolvedJob:
-    if tolerance is None:
-        return job
-    return job.model_copy(update={"export": job.export.model_copy(update={"merge_tolerance": tolerance})})
+def _asked(tolerance: float | None) -> ResolvedExport:
+    return ResolvedExport(merge=True) if tolerance is None else ResolvedExport(merge=True, merge_tolerance=tolerance)
 
 
 def _rows(prepared: PreparedData) -> list[FileEntry]:

@@ -52,9 +52,16 @@ def resolve_with_reasons(spec: JobSpec, facts: ModelFacts) -> tuple[ResolvedJob,
         method=method,
         training=training,
         launch=launch.model_copy(update={"deepspeed": deepspeed_config(training, launch, spec.launch.deepspeed or {})}),
-        export=_export(spec.export),
     )
     return job, choice.reasons
+
+
+def resolve_export(export: Export) -> ResolvedExport:
+    """Of every attempt's own spec, unlike the rest: another tolerance needs no other training."""
+    filled = ResolvedExport()
+    return ResolvedExport(
+        merge=_or(export.merge, filled.merge), merge_tolerance=_or(export.merge_tolerance, filled.merge_tolerance)
+    )
 
 
 def max_length_of(asked: int | None, facts: ModelFacts) -> int:
@@ -144,13 +151,6 @@ def _training(
         save_steps=_or(training.save_steps, 100),
         save_total_limit=_or(training.save_total_limit, 2),
         eval_steps=_or(training.eval_steps, 100),
-    )
-
-
-def _export(export: Export) -> ResolvedExport:
-    filled = ResolvedExport()
-    return ResolvedExport(
-        merge=_or(export.merge, filled.merge), merge_tolerance=_or(export.merge_tolerance, filled.merge_tolerance)
     )
 
 

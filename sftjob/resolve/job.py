@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 from sftjob.errors import ConfigurationError
 from sftjob.plan import ModelFacts
 from sftjob.records import Record
-from sftjob.resolved import ResolvedExport, ResolvedLaunch, ResolvedMethod, ResolvedTraining
-from sftjob.spec import Data, ModelSource, sha256_hex
+from sftjob.resolved import ResolvedLaunch, ResolvedMethod, ResolvedTraining
+from sftjob.spec import Data, ModelSource
 
 RESOLVED_SCHEMA: Final = 1
 
@@ -29,17 +29,12 @@ class ResolvedJob(Record):
     method: ResolvedMethod = Field(discriminator="type")
     training: ResolvedTraining
     launch: ResolvedLaunch
-    export: ResolvedExport = ResolvedExport()
 
     @property
     def rows_per_step(self) -> int:
         """Effective batch size: rows that one optimizer step sees, all processes."""
         training = self.training
         return training.per_device_train_batch_size * training.gradient_accumulation_steps * self.launch.world_size
-
-    def sha256(self) -> str:
-        """Hash of the stored bytes; every COMMIT carries it."""
-        return sha256_hex(self.to_json())
 
 
 def read_resolved(data: bytes, key: str) -> ResolvedJob:

@@ -8,8 +8,8 @@ import rfc8785
 
 from sftjob.spec.job import JobSpec
 
-IDENTITY_BLOCKS: Final[tuple[str, ...]] = ("model", "data", "method", "training", "launch", "export", "salt")
-"""The blocks that change published weights. Everything else may change without training again."""
+IDENTITY_BLOCKS: Final[tuple[str, ...]] = ("model", "data", "method", "training", "launch", "salt")
+"""The blocks that change weights. Everything else may change without training again."""
 
 
 def authored(spec: JobSpec) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Evaluation(SpecModel):
 
 
 class Export(SpecModel):
-    """What becomes of the final weights."""
+    """What is published of the final weights. May change without training again."""
 
     merge: bool | None = None
     """Publish the adapter's sum with the base as well, in bf16, when its logits are those of the adapter."""

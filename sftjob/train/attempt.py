@@ -3,9 +3,12 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
+from sftjob.contract import keys
 from sftjob.records import Result
 from sftjob.resolve import ResolvedJob
+from sftjob.spec import sha256_hex
 from sftjob.storage import ObjectStore
 from sftjob.train.verdict import Verdict
 from sftjob.train.workdir import WorkDir
@@ -21,6 +24,11 @@ class Attempt:
     store: ObjectStore
     """Seen from the run's own prefix."""
     work: WorkDir
+
+    @cached_property
+    def spec_sha256(self) -> str:
+        """Of spec.json as it is stored: an older version may have written it with fewer fields."""
+        return sha256_hex(self.store.get_bytes(keys.SPEC))
 
     def result(self, verdict: Verdict) -> Result:
         """What is stored of how the attempt ended."""

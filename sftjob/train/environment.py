@@ -10,8 +10,11 @@ import torch
 from sftjob.errors import ConfigurationError, Problem
 from sftjob.methods import count_parameters
 from sftjob.methods.load import ATTENTION
+from sftjob.plan import estimate_of
+from sftjob.plan.inventory import inventory
 from sftjob.records import Environment
 from sftjob.resolve import ResolvedJob
+from sftjob.resolved import ResolvedFull, ResolvedMethod
 from sftjob.storage.local import placing
 from sftjob.train.collate import SEQ_LENGTHS
 from sftjob.train.trainer import RunTrainer
@@ -26,10 +29,13 @@ _FIELDS: Final = {
     "sharding": "launch.strategy",
     "trained_dtype": "training.precision",
     "quantized": "method.type",
+    "train_rows": "data",
     "precision": "training.precision",
     "gradient_checkpointing": "training.gradient_checkpointing",
 }
 """What must be as asked, and the field of the spec that asks."""
+_TOLERANCE: Final = 0.01
+"""Of the number of trained parameters: a bias that config.json does not tell is no reason to stop."""
 
 
 def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environment:
@@ -53,6 +59,8 @@ def describe(job: ResolvedJob, given: RankInput, trainer: RunTrainer) -> Environ
             "sharding": _sharding(job.launch.zero_stage),
             "trained_dtype": "bfloat16" if job.launch.zero_stage and job.training.precision == "bf16" else "float32",
             "quantized": "4 bit" if job.method.type == "qlora" else "no",
+            **_planned(job, given),
+            **({} if given.train_rows is None else {"train_rows": given.train_rows}),
         },
         ran=_ran(trainer),
     )
@@ -68,8 +76,12 @@ def check(environment: Environment) -> None:
             hint="start the run again; if it stays, the launch does not match the spec",
         )
         for name, field in _FIELDS.items()
-        if asked[name] != ran[name]
+        if name in asked and asked[name] != ran[name]
     ]
+    planned, trained = (int(each.get("trainable_parameters", 0)) for each in (asked, ran))
+    if planned and abs(trained - planned) > _TOLERANCE * planned:
+        reason = f"{planned:,} trainable parameters planned, {trained:,} ran"
+        problems.append(Problem(field="method", reason=reason, hint="please report this with the model's config.json"))
     if problems:
         raise ConfigurationError(problems)
 
@@ -77,6 +89,22 @@ def check(environment: Environment) -> None:
 def write(environment: Environment, path: Path) -> None:
     with placing(path) as file:
         file.write(environment.to_json())
+
+
+def _planned(job: ResolvedJob, given: RankInput) -> dict[str, int]:
+    """Bytes of tensors in each process; and parameters that are trained, where the planner knows the architecture."""
+    estimate = estimate_of(job, vocab_size=given.vocab_size, added_tokens=len(given.added_token_ids))
+    known = not inventory(job.facts).guesses and not any("." in name for name in _named_modules(job.method))
+    counted = {"trainable_parameters": estimate.trainable} if known else {}
+    return {"memory_bytes": estimate.tensors, **counted}
+
+
+def _named_modules(method: ResolvedMethod) -> tuple[str, ...]:
+    """A name with a dot may stand for a few layers of many, which only the model itself can tell."""
+    if isinstance(method, ResolvedFull):
+        return ()
+    targets = () if method.target_modules == "all-linear" else method.target_modules
+    return (*targets, *method.modules_to_save)
 
 
 def _ran(trainer: RunTrainer) -> dict[str, str | int | float]:

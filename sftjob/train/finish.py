@@ -13,19 +13,18 @@ from sftjob.spec import METHOD_RULES
 from sftjob.storage import ensure_current, list_files, release, upload_files
 from sftjob.train.attempt import Attempt, now, say
 from sftjob.train.fault import fault
-from sftjob.train.merge import MERGE, MERGED, run_merge
+from sftjob.train.merge import MERGED, run_merge
 from sftjob.train.publish import amount, check_whole
 from sftjob.train.verdict import Verdict
 
 
-def publish_export(attempt: Attempt, step: int, merge: Sequence[str] = MERGE) -> None:
+def publish_export(attempt: Attempt, step: int, merge: Sequence[str] | None = None) -> None:
     """Uploads the final weights and says so in `_SUCCESS`, which is their manifest and is written last.
 
-    The hash of the chat template goes along: the template is a part of what was trained. Where the spec asks for a
-    merged model, it is made before anything is uploaded.
+    The hash of the chat template goes along: the template is a part of what was trained.
 
     Args:
-        merge: the command that makes it; `--work DIR` is appended.
+        merge: makes a merged model before anything is uploaded, `--work DIR` appended; None where none is asked for.
 
     Raises:
         ConfigurationError: a merged model would not be what was trained; nothing was published.
@@ -33,7 +32,7 @@ def publish_export(attempt: Attempt, step: int, merge: Sequence[str] = MERGE) ->
         StorageError: a file is damaged, or the store does not answer.
     """
     store, job = attempt.store, attempt.job
-    merged = _publish_merged(attempt, merge) if job.export.merge else None
+    merged = None if merge is None else _publish_merged(attempt, merge)
     begin = time.monotonic()
     files = list_files(attempt.work.export)
     check_whole(files)

@@ -119,7 +119,7 @@ def _merge(job: ResolvedJob, given: RankInput, work: WorkDir) -> MergeParity:
         seed=job.training.seed,
         split=split,
         rows=rows,
-        tolerance=job.export.merge_tolerance,
+        tolerance=given.export.merge_tolerance,
         mixture=bool(job.facts.num_experts),
     )
     return merge_export(task, work.root / MERGED, say)

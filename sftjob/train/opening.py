@@ -14,7 +14,7 @@ from sftjob.contract import LOCAL_OWNER, Env, keys
 from sftjob.errors import ConfigurationError, DiskFull, Exists, Held, InputMissing, NotFound, SpecError
 from sftjob.model_source import fetch_config
 from sftjob.plan import model_facts
-from sftjob.records import PodClaim
+from sftjob.records import Export, PodClaim, read_record
 from sftjob.resolve import ResolvedJob, read_resolved, resolve
 from sftjob.spec import JobSpec, run_id
 from sftjob.spec.load import parse_spec_json
@@ -45,6 +45,11 @@ class Run:
     def done(self) -> bool:
         """Its training is durable."""
         return exists(self.store, keys.SUCCESS)
+
+    @property
+    def unmerged(self) -> bool:
+        """It is done, and has published an adapter alone."""
+        return read_record(Export, self.store.get_bytes(keys.SUCCESS), keys.SUCCESS).merged is None
 
 
 def open_run(settings: Settings) -> Run:

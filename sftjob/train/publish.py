@@ -167,7 +167,7 @@ def publish_checkpoint(attempt: Attempt, step: int, others: Callable[[], Sequenc
         run_id=job.run_id,
         attempt=attempt.number,
         step=step,
-        spec_sha256=job.sha256(),
+        spec_sha256=attempt.spec_sha256,
         world_size=job.launch.world_size,
         files=entries,
     )

@@ -9,6 +9,7 @@ from sftjob.contract import keys
 from sftjob.errors import DiskFull
 from sftjob.model_source import fetch_model
 from sftjob.records import Commit, Start, read_record
+from sftjob.resolve import resolve_export
 from sftjob.storage import restore_latest, restore_step
 from sftjob.storage.local import local_errors
 from sftjob.train.attempt import Attempt, say
@@ -66,9 +67,11 @@ def stage(attempt: Attempt, run: Run, settings: Settings, *, prepare: Sequence[s
         model=model,
         data=work.data,
         vocab_size=prepared.vocab_size,
+        train_rows=prepared.splits["train"].prepared,
         added_token_ids=prepared.added_token_ids,
         resume=work.resume if commit else None,
         monitoring=run.spec.monitoring,
+        export=resolve_export(run.spec.export),
     )
     work.rank_input.write_bytes(rank_input.to_json())
     if job.launch.nodes > 1:
@@ -91,7 +94,7 @@ def _restore(attempt: Attempt) -> Commit | None:
     """The newest checkpoint that is whole; peers are told which it is, so that none chooses another."""
     job = attempt.job
     commit = restore_latest(
-        attempt.store, attempt.work.resume, spec_sha256=job.sha256(), world_size=job.launch.world_size, warn=say
+        attempt.store, attempt.work.resume, spec_sha256=attempt.spec_sha256, world_size=job.launch.world_size, warn=say
     )
     if job.launch.nodes > 1:
         start = Start(attempt=attempt.number, step=commit.step if commit else None)
@@ -108,7 +111,7 @@ def _restore_as_told(attempt: Attempt, *, look_seconds: float) -> Commit | None:
         attempt.store,
         start.step,
         attempt.work.resume,
-        spec_sha256=job.sha256(),
+        spec_sha256=attempt.spec_sha256,
         world_size=job.launch.world_size,
     )
 

@@ -74,6 +74,8 @@ def _run(settings: Settings, programs: Programs, stop: StopRequest) -> Verdict:
     run, attempt = Background(begin, "begin").wait(stop.check)
     if attempt is None:
         say(f"training is done: {run.store.uri}")
+        if run.spec.export.merge and run.unmerged:
+            say("note: it has published no merged model; `sftjob merge` makes one of it")
         return Verdict(ExitCode.DONE)
     for note in notes_on(attempt.job):
         say(f"note: {note}")
@@ -156,7 +158,8 @@ class _Supervision:
     def _finish(self, step: int, alive: Callable[[], None]) -> None:
         """Returns when the export is durable."""
         if self._leads:
-            export = Background(lambda: publish_export(self._attempt, step, self._programs.merge), "export")
+            merge = self._programs.merge if self._run.spec.export.merge else None
+            export = Background(lambda: publish_export(self._attempt, step, merge), "export")
             export.wait(self._stop.check_time, alive)
         else:
             look_seconds = self._settings.look_seconds

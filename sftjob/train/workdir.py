@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftjob.records import Record
+from sftjob.resolved import ResolvedExport
 from sftjob.spec import Monitoring
 
 
@@ -34,11 +35,15 @@ class RankInput(Record):
     data: Path
     """Folder of the prepared data."""
     vocab_size: int
+    train_rows: int | None = None
+    """Rows, or packs, that the data were prepared as; None where nobody has counted them."""
     added_token_ids: tuple[int, ...] = ()
     resume: Path | None = None
     """Folder of the checkpoint to continue from."""
     monitoring: Monitoring = Monitoring()
     """Of this attempt's spec: it is no part of job.json, since it may change without training again."""
+    export: ResolvedExport = ResolvedExport()
+    """As `monitoring`."""
 
 
 class RankResult(Record):

@@ -29,7 +29,7 @@ from sftjob.methods import BaseName, FineTuning, Model, export, fine_tuning, loa
 from sftjob.plan import ModelFacts, model_facts
 from sftjob.resolve.fits import check_combination
 from sftjob.resolve.notes import notes_on
-from sftjob.resolved import ResolvedExport, ResolvedMethod
+from sftjob.resolved import ResolvedMethod
 from sftjob.spec import Export
 from sftjob.train import merge
 from tests.train import tiny
@@ -202,7 +202,7 @@ def train(model: Path, method: ResolvedMethod, data: Path, tmp_path: Path) -> tu
     """Six steps through the real worker; also the logits of the model that it held when it had exported."""
     rate = 1e-3 if method is FULL else 1e-2
     job = tiny.job(method, num_train_epochs=1.0, eval_steps=100, learning_rate=rate, save_steps=100)
-    job = job.model_copy(update={"facts": facts_of(model), "export": ResolvedExport(merge=True)})
+    job = job.model_copy(update={"facts": facts_of(model)})
     held: list[torch.Tensor] = []
 
     def exported(method: FineTuning, model: Model, folder: Path, **options: Any) -> None:

@@ -48,10 +48,8 @@ CASES: dict[str, ResolvedMethod] = {
 Trained = Callable[[str], Run]
 
 
-def asked(method: ResolvedMethod, **export: Any) -> ResolvedJob:
-    return tiny.job(method, num_train_epochs=1.0, eval_steps=100).model_copy(
-        update={"export": ResolvedExport(merge=True, **export)}
-    )
+def asked(method: ResolvedMethod) -> ResolvedJob:
+    return tiny.job(method, num_train_epochs=1.0, eval_steps=100)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +77,9 @@ def again(work: WorkDir, root: Path, **export: Any) -> WorkDir:
     root.mkdir()
     copy = WorkDir(root)
     copy.export.symlink_to(work.export)
-    copy.rank_input.write_bytes(work.rank_input.read_bytes())
-    job = ResolvedJob.model_validate_json(work.job.read_bytes())
-    copy.job.write_bytes(job.model_copy(update={"export": ResolvedExport(merge=True, **export)}).to_json())
+    given = RankInput.model_validate_json(work.rank_input.read_bytes())
+    copy.rank_input.write_bytes(given.model_copy(update={"export": ResolvedExport(merge=True, **export)}).to_json())
+    copy.job.write_bytes(work.job.read_bytes())
     return copy
 
 
@@ -325,7 +323,7 @@ def finished_store(work: WorkDir, root: Path, *, merged: bool = False) -> str:
     attempt = attempt_of(work, root)
     base = shutil.copytree(base_of(work), root / "base")
     shutil.copytree(work.export, base, dirs_exist_ok=True, ignore=shutil.ignore_patterns("adapter*", "generation*"))
-    job = attempt.job.model_copy(update={"model": LocalModel(path=str(base)), "export": ResolvedExport(merge=merged)})
+    job = attempt.job.model_copy(update={"model": LocalModel(path=str(base))})
     store = attempt.store
     store.put_bytes(keys.SPEC, job.to_json())
     data = RankInput.model_validate_json(work.rank_input.read_bytes()).data
@@ -339,7 +337,7 @@ def finished_store(work: WorkDir, root: Path, *, merged: bool = False) -> str:
     )
     store.put_bytes(keys.attempt_data(1), prepared.to_json())
     with patch("sftjob.train.finish.run_merge", lambda _work, _command: (work.root / "merged", parity_of(work))):
-        publish_export(replace(attempt, job=job), 6)
+        publish_export(replace(attempt, job=job), 6, ("merge",) if merged else None)
     return str(root / job.run_id)
 
 

@@ -1,7 +1,9 @@
 """What a rank does from its work folder to its export, and what it writes on the way."""
 
 import errno
+import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from torch.nn import functional
 
 from sftjob.contract import ExitCode
 from sftjob.methods import load_base
+from sftjob.plan import model_facts
 from sftjob.resolved import ResolvedMethod
 from sftjob.train.ledger import LedgerState
+from sftjob.train.workdir import RankInput
 from tests.train import tiny
 from tests.train.tiny import FULL, LORA, QLORA, Run
 
@@ -197,6 +201,34 @@ class TestRefused:
         assert run.result.reason.startswith("training.precision: precision fp32 asked for, bf16 ran")
         assert run.environment.ran["precision"] == "bf16"
         assert run.saved == {}
+
+    @pytest.mark.parametrize(
+        ("facts", "rows", "reason"),
+        [
+            ({}, 24, ""),
+            ({"intermediate_size": 96}, 24, ""),
+            ({"intermediate_size": 128}, 24, r"^method: \d.* trainable parameters planned, 7,\d\d\d ran"),
+            ({}, 23, "^data: train rows 23 asked for, 24 ran"),
+        ],
+        ids=["as planned", "written out", "another shape", "other rows"],
+    )
+    def test_the_planner_s_count_and_the_prepared_rows_are_what_runs(
+        self, facts: dict[str, int], rows: int, reason: str, *, tmp_path: Path, tiny_model: Path, tiny_data: Path
+    ) -> None:
+        config = json.loads((tiny_model / "config.json").read_text())
+        job = tiny.job(LORA, max_steps=1).model_copy(update={"facts": model_facts({**config, **facts})})
+        work = tiny.prepare(tmp_path, job, model=tiny_model, data=tiny_data)
+        given = RankInput.model_validate_json(work.rank_input.read_bytes())
+        work.rank_input.write_bytes(given.model_copy(update={"train_rows": rows}).to_json())
+        run = tiny.run_here(work)
+        asked, ran = run.environment.asked, run.environment.ran
+        assert int(asked["memory_bytes"]) > 0
+        if not reason:
+            assert run.result.exit_code == ExitCode.DONE, run.result.reason
+            assert asked["trainable_parameters"] == ran["trainable_parameters"] == 7552
+            return
+        assert run.result.exit_code == ExitCode.CONFIGURATION
+        assert re.search(reason, run.result.reason)
 
     def test_training_that_changes_nothing(self, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
         job = tiny.job(max_steps=1, warmup_steps=1.0)

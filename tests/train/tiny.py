@@ -23,7 +23,15 @@ from sftjob.plan import ModelFacts
 from sftjob.records import Environment, Metric
 from sftjob.resolve import ResolvedJob
 from sftjob.resolve.deepspeed import deepspeed_config
-from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedLora, ResolvedMethod, ResolvedQlora, ResolvedTraining
+from sftjob.resolved import (
+    ResolvedExport,
+    ResolvedFull,
+    ResolvedLaunch,
+    ResolvedLora,
+    ResolvedMethod,
+    ResolvedQlora,
+    ResolvedTraining,
+)
 from sftjob.spec import Data, PinnedData, PinnedModel, Strategy
 from sftjob.train.fault import _reached
 from sftjob.train.workdir import RankInput, RankResult, WorkDir
@@ -239,6 +247,7 @@ def prepare(
     resume: Path | None = None,
     attempt: int = 1,
     node: int = 0,
+    export: ResolvedExport | None = None,
 ) -> WorkDir:
     """A work folder as the supervisor leaves it to the ranks."""
     root.mkdir(parents=True, exist_ok=True)
@@ -252,6 +261,7 @@ def prepare(
         vocab_size=VOCAB,
         added_token_ids=(IM_START, IM_END),
         resume=resume,
+        export=export or ResolvedExport(),
     )
     work.rank_input.write_bytes(given.to_json())
     return work

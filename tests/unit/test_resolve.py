@@ -9,7 +9,7 @@ from sftjob.errors import ConfigurationError, SpecError
 from sftjob.plan import ModelFacts
 from sftjob.resolve import RESOLVED_SCHEMA, ResolvedJob, read_resolved, resolve
 from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedLora, ResolvedQlora, ResolvedTraining
-from sftjob.spec import METHOD_RULES, JobSpec, run_id, sha256_hex
+from sftjob.spec import METHOD_RULES, JobSpec, run_id
 
 FACTS = ModelFacts(
     architecture="LlamaForCausalLM",
@@ -28,10 +28,16 @@ SMALLEST: dict[str, Any] = {
 
 WRITTEN: dict[str, Any] = {
     "num_train_epochs": 0.5,
+    "optim": "paged_adamw_8bit",
     "learning_rate": 0.001,
-    "lr_scheduler_type": "linear",
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "min_lr_rate": 0.25,
     "warmup_steps": 7.0,
     "weight_decay": 0.1,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-6,
+    "neftune_noise_alpha": 5.0,
     "max_grad_norm": 0.3,
     "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 5,
@@ -157,8 +163,7 @@ class TestWhatIsWritten:
     def test_every_field_of_training(self) -> None:
         training = make_job(training=WRITTEN).training
 
-        assert training.model_dump(include={*WRITTEN}) == WRITTEN
-        assert training.max_steps == -1
+        assert training.model_dump() == WRITTEN | {"max_steps": -1}
 
     def test_max_steps(self) -> None:
         assert make_job(training={"max_steps": 9}).training.max_steps == 9
@@ -215,7 +220,6 @@ class TestStored:
 
         assert again == job
         assert again.to_json() == job.to_json()
-        assert again.sha256() == job.sha256() == sha256_hex(job.to_json())
 
     def test_is_deterministic(self) -> None:
         spec = make_spec(method={"type": "lora"}, training=WRITTEN)

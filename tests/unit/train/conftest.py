@@ -77,11 +77,13 @@ class Stage:
 
 @pytest.fixture
 def attempt(stage: Stage) -> Attempt:
-    """Attempt 1 of a run, claimed by nobody, with an empty store and empty folders for its ranks."""
+    """Attempt 1 of a run, claimed by nobody, with a store that holds its spec alone and empty folders for its ranks."""
     job = resolve(parse_spec_json(stage.settings.spec.read_bytes(), "spec.json"), model_facts(CONFIG))
     work = WorkDir(stage.settings.work)
     work.checkpoints.mkdir(parents=True)
-    return Attempt(1, "local", 0, job, FolderStore(stage.folder / "store" / job.run_id), work)
+    store = FolderStore(stage.folder / "store" / job.run_id)
+    store.put_bytes(keys.SPEC, job.to_json())
+    return Attempt(1, "local", 0, job, store, work)
 
 
 @pytest.fixture

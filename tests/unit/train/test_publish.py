@@ -9,6 +9,7 @@ import pytest
 from sftjob.contract import keys
 from sftjob.errors import StorageError, Superseded, Unavailable
 from sftjob.records import Part, read_record
+from sftjob.spec import sha256_hex
 from sftjob.storage import FolderStore, list_commits, read_commit, restore_latest
 from sftjob.train.attempt import Attempt
 from sftjob.train.publish import Publisher, forget_older, newest_saved, publish_checkpoint
@@ -66,8 +67,7 @@ def restored(attempt: Attempt, into: Path) -> int | None:
     def refuse(line: str) -> None:
         raise AssertionError(line)
 
-    job = attempt.job
-    commit = restore_latest(attempt.store, into, spec_sha256=job.sha256(), world_size=1, warn=refuse)
+    commit = restore_latest(attempt.store, into, spec_sha256=attempt.spec_sha256, world_size=1, warn=refuse)
     if commit is None:
         return None
     assert (into / "weights.bin").read_text() == f"weights {commit.step}"
@@ -79,7 +79,7 @@ def test_a_commit_names_every_file_and_what_it_belongs_to(attempt: Attempt) -> N
     publish(attempt, 7)
     commit = read_commit(attempt.store, 7)
     assert (commit.run_id, commit.attempt, commit.world_size) == (attempt.job.run_id, 1, 1)
-    assert commit.spec_sha256 == attempt.job.sha256()
+    assert commit.spec_sha256 == sha256_hex(attempt.store.get_bytes(keys.SPEC))
     assert [entry.key for entry in commit.files] == [
         keys.checkpoint(7, 1, "state.json"),
         keys.checkpoint(7, 1, "weights.bin"),
@@ -141,7 +141,7 @@ def test_a_file_that_is_cut_is_refused_by_name(attempt: Attempt, name: str, data
     (attempt.work.checkpoint(1) / name).write_bytes(data)
     with pytest.raises(StorageError, match=f"{name}: not uploaded: .*{reason}"):
         publish_checkpoint(attempt, 1)
-    assert list(attempt.store.list()) == []
+    assert [info.key for info in attempt.store.list()] == [keys.SPEC]
 
 
 def test_whole_files_of_all_kinds_are_taken(attempt: Attempt) -> None:

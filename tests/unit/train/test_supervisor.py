@@ -1,5 +1,6 @@
 """Attempts from end to end, with ranks that act out scripts (actor.py) and a folder as the store."""
 
+import hashlib
 import json
 import os
 import signal
@@ -83,6 +84,21 @@ def test_the_next_attempt_continues_from_the_newest_commit_that_is_whole(
     assert "step 2 is damaged" in capsys.readouterr().out
     assert verdict.code is ExitCode.DONE
     assert stage.commit(2).attempt == 3
+
+
+def test_a_run_goes_on_whose_spec_an_older_version_has_stored(stage: Stage) -> None:
+    """Its fields are fewer, and every COMMIT carries the hash of its bytes."""
+    assert stage.play(["save", 1], ["kill", 9]).code is ExitCode.CRASH
+    stored = json.loads(stage.store.get_bytes(keys.SPEC))
+    del stored["training"]["adam_beta1"], stored["launch"]["offload_param"]
+    older = json.dumps(stored).encode()
+    stage.store.put_bytes(keys.SPEC, older)
+    commit = stage.commit(1)
+    rewritten = commit.model_copy(update={"spec_sha256": hashlib.sha256(older).hexdigest()})
+    stage.store.put_bytes(keys.commit(1), rewritten.to_json())
+    assert stage.play(["note_resume"], ["save", 2], ["done"]).code is ExitCode.DONE
+    assert json.loads((stage.folder / "resumed").read_text()) == 1
+    assert stage.commit(2).spec_sha256 == hashlib.sha256(older).hexdigest()
 
 
 def test_prepared_data_are_made_once(stage: Stage) -> None:
