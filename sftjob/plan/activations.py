@@ -7,6 +7,7 @@ those tensors are one and the same. `tests/train/test_memory.py` compares with w
 from dataclasses import dataclass
 
 from sftjob.plan.facts import ModelFacts
+from sftjob.plan.gpus import find_gpu
 from sftjob.plan.inventory import Inventory, Linear
 from sftjob.plan.trainable import adapted_linears
 from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedMethod, ResolvedTraining
@@ -66,6 +67,8 @@ class Activations:
     """A mask's, in all layers, for every pair of tokens of a row."""
     mask: int
     """A mask's, in one layer."""
+    scores: int
+    """Attention's probabilities in one layer, where no fused kernel computes them."""
 
 
 def activations(
@@ -84,7 +87,8 @@ def activations(
     masked = is_masked(training)
     mixtures = min(shape.mixture_layers, shape.num_hidden_layers)
     dense = shape.num_hidden_layers - mixtures
-    common = _common(shape, method, types, masked=masked)
+    fused = is_fused(training, launch)
+    common = _common(shape, method, types, masked=masked, fused=fused)
     inputs = {True: 0, False: 0}
     for mixture in inputs:
         inputs[mixture] = _inputs(shape, parts, method, types, launch, mixture=mixture)
@@ -100,6 +104,7 @@ def activations(
         backward=2 * widest * types.compute + 2 * shape.hidden_size * types.stream,
         masks=shape.num_hidden_layers * types.compute if masked else 0,
         mask=types.compute + 1 if masked else 0,
+        scores=0 if fused else FP32 * shape.num_attention_heads,
     )
 
 
@@ -108,12 +113,21 @@ def is_masked(training: ResolvedTraining) -> bool:
     return training.packing or training.per_device_train_batch_size > 1
 
 
-def _common(shape: ModelFacts, method: ResolvedMethod, types: Numbers, *, masked: bool) -> int:
+def is_fused(training: ResolvedTraining, launch: ResolvedLaunch) -> bool:
+    """Whether SDPA has a kernel that keeps no probabilities: not for bf16 on GPUs that do not compute in it."""
+    gpu = find_gpu(launch.gpu) if launch.device == "cuda" else None
+    return training.precision != "bf16" or gpu is None or gpu.bf16_flops > 0
+
+
+def _common(shape: ModelFacts, method: ResolvedMethod, types: Numbers, *, masked: bool, fused: bool) -> int:
     """Norms and attention."""
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     norms = _norms(shape) * _norm(shape, shape.hidden_size, method, types)
     if shape.qk_norm:
         norms += _norm(shape, queries, method, types) + _norm(shape, keys, method, types)
+    if not fused:
+        # Written out in float32, with keys and values for each head of the queries.
+        return norms + 3 * queries * FP32
     # With a mask SDPA is given keys and values once for each head of the queries.
     attended = 3 * queries if masked else queries + 2 * keys
     return norms + (attended + queries) * types.compute + FP32 * shape.num_attention_heads

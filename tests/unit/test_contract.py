@@ -37,8 +37,9 @@ def test_codes_are_neither_signals_nor_the_shells() -> None:
     assert all(code == 0 or 64 <= code <= 113 for code in ExitCode)
 
 
-def test_variables_are_ours_or_those_of_kubernetes() -> None:
-    assert all(name.value.startswith("SFTJOB_") for name in Env if name is not Env.POD_INDEX)
+def test_variables_are_ours_or_those_of_kubernetes_and_torch() -> None:
+    others = {Env.POD_INDEX, Env.MASTER_ADDR, Env.MASTER_PORT}
+    assert all(name.value.startswith("SFTJOB_") for name in Env if name not in others)
     assert Env.POD_INDEX == "JOB_COMPLETION_INDEX"
     assert len(set(Env)) == len(Env.__members__)
 
