@@ -24,6 +24,7 @@ COMMUNICATION: Final = 512 * MIB
 FRAGMENTATION: Final = 0.05
 """Of the tensors' bytes: what the caching allocator holds and cannot use."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Bytes of one process."""
@@ -124,5 +125,3 @@ def estimate(
 def estimate_of(job: Resolved, *, vocab_size: int = 0, added_tokens: int = 0) -> Estimate:
     """`estimate` of a resolved job."""
     return estimate(job.facts, job.method, job.training, job.launch, vocab_size=vocab_size, added_tokens=added_tokens)
-
-

@@ -76,8 +76,6 @@ class MethodRule:
     """The export is an adapter over the base model."""
     learning_rate: float
     """Default peak learning rate, with its source in `docs/spec.md`."""
-    base_bits: Literal[4, 16, 32]
-    """A frozen base's bits a weight on a GPU; 32: the base is trained."""
     experts: bool
     """Trains mixtures whose experts are 3-D parameters."""
 
@@ -85,7 +83,7 @@ class MethodRule:
 _ALL: Final[frozenset[Strategy]] = frozenset({"single", "ddp", "zero1", "zero2", "zero3"})
 
 METHOD_RULES: Final[dict[str, MethodRule]] = {
-    "full": MethodRule(strategies=_ALL, adapter=False, learning_rate=2e-5, base_bits=32, experts=True),
-    "lora": MethodRule(strategies=_ALL, adapter=True, learning_rate=2e-4, base_bits=16, experts=True),
-    "qlora": MethodRule(strategies=_ALL, adapter=True, learning_rate=2e-4, base_bits=4, experts=False),
+    "full": MethodRule(strategies=_ALL, adapter=False, learning_rate=2e-5, experts=True),
+    "lora": MethodRule(strategies=_ALL, adapter=True, learning_rate=2e-4, experts=True),
+    "qlora": MethodRule(strategies=_ALL, adapter=True, learning_rate=2e-4, experts=False),
 }
