@@ -71,11 +71,13 @@ def plan(
         config: config.json of the model, where the spec names none on this machine.
         price: of a GPU-hour.
         rows: rows of the training data.
-        tokens: tokens of the training data; instead of `rows`.
+        tokens: tokens of the training data; with `rows` as well both count, otherwise rows are taken to be full.
 
     Raises:
-        SftjobError: the spec is wrong, or the model's config is not there.
+        SftjobError: the spec or the price is wrong, or the model's config is not there.
     """
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise SpecError(f"{price} is no price", field="--price-per-gpu-hour", hint="give what a GPU costs for an hour")
     try:
         facts = model_facts(read_config(loaded, config), file=str(config or "config.json"))
         return plan_of(loaded.spec, facts, price=price, rows=rows, tokens=tokens)

@@ -80,7 +80,7 @@ def _table(planned: Plan) -> Iterator[str]:
 def _knobs(planned: Plan) -> Iterator[str]:
     if not planned.knobs:
         return
-    yield "To need less, in this order:"
+    yield "To need less, in this order; each by itself, with all else as it is above:"
     for knob in planned.knobs:
         yield f"  {knob.field + ': ' + knob.value:<46}{'-' + gib(knob.gain):>12}  {knob.cost}"
     yield ""

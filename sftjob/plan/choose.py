@@ -4,7 +4,7 @@ A pure function of spec and facts: the laptop and the container choose the same.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -65,7 +65,7 @@ def choose(
     gpu = find_gpu(launch.gpu)
     ways = list(_ways(spec, training, launch, known=gpu is not None))
     if launch.device == "cpu" or gpu is None:
-        return _chosen(spec, ways[0], training, launch, _unknown(launch))
+        return _chosen(spec, ways[0], training, launch, _unknown(launch, ways[0]))
     best: tuple[Estimate, Choice] | None = None
     for _, group in groupby(ways, key=lambda way: (way.strategy, way.offload_optimizer, way.offload_param)):
         tried: list[tuple[_Open, Estimate, Choice]] = []
@@ -83,13 +83,10 @@ def choose(
             if best is None or needs.needed < best[0].needed:
                 best = needs, choice
     assert best is not None, "there is one way at least"
+    needs, smallest = best
     if spec.resources.require_fit:
-        raise too_large(best[0], gpu, facts=facts, method=method, training=best[1].training, launch=best[1].launch)
-    return Choice(
-        launch=best[1].launch,
-        training=best[1].training,
-        reasons=("it does not fit by the estimate, and `resources.require_fit: false` starts it all the same",),
-    )
+        raise too_large(needs, gpu, facts=facts, method=method, training=smallest.training, launch=smallest.launch)
+    return replace(smallest, reasons=("nothing that the spec allows fits; this needs least",))
 
 
 def _ways(spec: JobSpec, training: ResolvedTraining, launch: ResolvedLaunch, *, known: bool) -> Iterator[_Open]:
@@ -141,7 +138,7 @@ def batches_of(training: Training, world_size: int, max_length: int, *, known: b
         training: as it is written.
         world_size: processes.
         max_length: tokens of a row.
-        known: memory is known, so that micro-batches may be as large or small as fits; otherwise 8 rows at most.
+        known: memory is known, so that more than 8 rows may be tried at once, and fewer where they do not fit.
 
     Raises:
         SpecError: the rows of a step cannot be divided evenly.
@@ -163,7 +160,8 @@ def batches_of(training: Training, world_size: int, max_length: int, *, known: b
     if steps and batch:
         return [(batch // (steps * world_size), steps)]
     share = batch // world_size if batch else ROWS
-    largest = max(1, TOKENS // max_length) if known else ROWS
+    largest = max(1, TOKENS // max_length)
+    largest = largest if known else min(ROWS, largest)
     sizes = [size for size in range(min(share, largest), 0, -1) if share % size == 0]
     sizes = sizes if known else sizes[:1]
     return [(size, steps or share // size) for size in sizes]
@@ -188,15 +186,15 @@ def _chosen(
     )
 
 
-def _unknown(launch: ResolvedLaunch) -> tuple[str, ...]:
+def _unknown(launch: ResolvedLaunch, way: _Open) -> tuple[str, ...]:
     if launch.device == "cpu":
         return ()
     name = f"{launch.gpu} is not in the table" if launch.gpu else "`launch.gpu` names no GPU"
-    return (f"{name}: nothing is known of its memory, so activations are recomputed",)
+    return (f"{name}: nothing is known of its memory" + (", so activations are recomputed" * way.checkpointing),)
 
 
 def _told(choice: Choice, fastest: _Open, way: _Open, gpu: Gpu) -> Choice:
-    reasons = [f"the fastest way that fits {gib(gpu.memory)} of a {gpu.name}"]
+    reasons = [f"the fastest way that fits {gpu.name}, {gib(gpu.memory)}"]
     if way.strategy != fastest.strategy:
         reasons.append(f"{way.strategy}: a whole model with its states does not fit one GPU")
     if way.offload_optimizer:
@@ -207,7 +205,7 @@ def _told(choice: Choice, fastest: _Open, way: _Open, gpu: Gpu) -> Choice:
         reasons.append("activations fit and are not recomputed")
     if way.micro < fastest.micro:
         reasons.append(f"micro-batches of {way.micro}: {fastest.micro} rows at once do not fit so")
-    return Choice(launch=choice.launch, training=choice.training, reasons=tuple(reasons))
+    return replace(choice, reasons=tuple(reasons))
 
 
 def _fits_node(needs: Estimate, spec: JobSpec, launch: ResolvedLaunch) -> bool:
@@ -237,7 +235,7 @@ def too_large(
     knob = first_knob(facts, method, training, launch)
     turn = f"`{knob.field}: {knob.value}` would save {gib(knob.gain)}; or " if knob else ""
     return SpecError(
-        f"{gib(needs.needed)} are needed, a {gpu.name} has {gib(gpu.memory)}",
+        f"{gib(needs.needed)} are needed, {gpu.name} has {gib(gpu.memory)}",
         field="launch.gpu",
         hint=f"{turn}name a larger GPU; `resources.require_fit: false` tries all the same",
     )

@@ -1,24 +1,25 @@
 """Memory of one process, from a model's shape: every tensor that training allocates, by name and by moment.
 
-Three moments can be the worst: the loss, when all activations are alive; the backward pass, when gradients take their
-place; and the update, when optimizer states join. Each is a sum of named components, and the largest sum is the peak.
+Any of a few moments can be the worst: the loss, when all activations are alive; the backward pass, when gradients take
+their place; the update, when optimizer states join. Each is a sum of named components, and the largest sum is the peak.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from sftjob.plan.activations import BF16, FP32, Activations, Numbers, activations, numbers
+from sftjob.plan.activations import activations, numbers
 from sftjob.plan.facts import ModelFacts
-from sftjob.plan.inventory import Inventory, complete, inventory
-from sftjob.plan.trainable import Trainable, trainable
-from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedMethod, ResolvedQlora, ResolvedTraining
+from sftjob.plan.inventory import complete, inventory
+from sftjob.plan.tensors import Job, host, moments
+from sftjob.plan.trainable import trainable
+from sftjob.resolved import ResolvedFull, ResolvedLaunch, ResolvedMethod, ResolvedTraining
 
 MIB: Final = 2**20
 GIB: Final = 2**30
 CONTEXT: Final = 768 * MIB
-"""CUDA context with the kernels of PyTorch and cuBLAS's workspace: 0.5 to 0.8 GiB, measured with nvidia-smi by many."""
+"""CUDA context with the kernels of PyTorch and cuBLAS's workspace. This and the next two are assumed, not measured."""
 COMMUNICATION: Final = 512 * MIB
 """NCCL's buffers, where there are several processes."""
 FRAGMENTATION: Final = 0.05
@@ -100,7 +101,7 @@ def estimate(
         added_tokens: tokens that the model has never seen.
     """
     shape, parts = complete(facts), inventory(facts, vocab_size=vocab_size)
-    job = _Job(
+    job = Job(
         shape=shape,
         parts=parts,
         method=method,
@@ -111,12 +112,11 @@ def estimate(
         saved=activations(shape, parts, method, training, launch),
         added_tokens=added_tokens,
     )
-    always = {**_weights(job), **_optimizer(job), **_buffers(job)}
     return Estimate(
-        moments={name: _nonzero({**always, **moment}) for name, moment in _moments(job).items()},
+        moments=moments(job),
         on_gpu=launch.device == "cuda",
         processes=launch.world_size,
-        host=_nonzero(_host(job)),
+        host=host(job),
         trainable=job.trained.total,
         parameters=parts.total + (0 if isinstance(method, ResolvedFull) else job.trained.total),
     )

@@ -53,6 +53,10 @@ def first_knob(
 def _turns(
     facts: ModelFacts, method: ResolvedMethod, training: ResolvedTraining, launch: ResolvedLaunch
 ) -> Iterator[_Turned]:
+    rows = training.per_device_eval_batch_size
+    if rows > training.per_device_train_batch_size:
+        fewer = training.model_copy(update={"per_device_eval_batch_size": rows // 2})
+        yield _Turned(("training.per_device_eval_batch_size", str(rows // 2), "nothing"), method, fewer, launch)
     yield from _batches(method, training, launch)
     yield from _launches(method, training, launch)
     if training.optim == "adamw_torch_fused" and launch.device == "cuda" and not launch.zero_stage:
@@ -92,10 +96,19 @@ def _launches(method: ResolvedMethod, training: ResolvedTraining, launch: Resolv
             yield _Turned(("launch.strategy", f"zero{stage}", "more traffic between GPUs"), method, training, shared)
     if launch.zero_stage and launch.device == "cuda" and not launch.offload_optimizer:
         moved = _with(launch, offload_optimizer=True)
-        yield _Turned(("launch.offload_optimizer", "true", "updates in the node's memory"), method, training, moved)
-    if launch.zero_stage == 3 and launch.device == "cuda" and not launch.offload_param:
+        yield _Turned(
+            ("launch.offload_optimizer", "true", f"{launch.strategy}, with updates in the node's memory"),
+            method,
+            training,
+            moved,
+        )
+    # Four bits are moved by nothing that is known to work.
+    whole = not isinstance(method, ResolvedQlora)
+    if launch.zero_stage == 3 and launch.device == "cuda" and whole and not launch.offload_param:
         moved = _with(launch, offload_param=True)
-        yield _Turned(("launch.offload_param", "true", "weights come over the bus"), method, training, moved)
+        yield _Turned(
+            ("launch.offload_param", "true", "zero3, with weights that come over the bus"), method, training, moved
+        )
 
 
 def _methods(

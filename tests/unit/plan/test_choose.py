@@ -171,7 +171,7 @@ class TestRefused:
         problem = caught.value.problems[0]
         assert caught.value.exit_code == ExitCode.SPEC
         assert problem.field == "launch.gpu"
-        assert "a L4 has 21.9 GiB" in problem.reason
+        assert "L4 has 21.9 GiB" in problem.reason
         assert "`method.type: qlora` would save" in problem.hint
         assert "resources.require_fit: false" in problem.hint
         assert "\n" not in str(caught.value)

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from sftjob.plan.estimate import ZERO_DEFAULTS, estimate
+from sftjob.plan.estimate import estimate
 from sftjob.plan.knobs import knobs
+from sftjob.plan.tensors import ZERO_DEFAULTS
 from sftjob.resolve.deepspeed import deepspeed_config
 from sftjob.resolved import ResolvedMethod
 from tests.unit.plan.shapes import (

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sftjob import __version__
+from sftjob.cli.data import data_app
+from sftjob.cli.options import Sets, say
 from sftjob.contract import ExitCode
 from sftjob.errors import SftjobError, SpecError
 
 if TYPE_CHECKING:
     from sftjob.report import Report
     from sftjob.storage import ObjectStore
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     help="One YAML file in; a fine-tuned, evaluated, comparable model out.",
@@ -25,35 +29,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-data_app = typer.Typer(help="Look at data before they are trained on.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The job as a YAML file.")]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="The platform's half as YAML.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Overrides a field of the spec; may be given several times."),
-]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="config.json of a model that is not on this machine.")
 ]
-
-Source = Annotated[Path, typer.Argument(metavar="SPEC|FILE", help="A job's spec (.yaml, .yml) or a data file.")]
-Format = Annotated[str | None, typer.Option("--format", help="Shape of the file's rows; found by itself if not given.")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="A=B", help="The format's column A is called B in the file; several times."),
-]
-HeldOut = Annotated[Path | None, typer.Option("--eval", metavar="FILE", help="A file of held-out rows.")]
-ModelName = Annotated[
-    str | None,
-    typer.Option("--model", metavar="MODEL", help="For tokens and template: a folder, owner/name@revision or s3://…"),
-]
-Template = Annotated[
-    str | None, typer.Option("--template", help="model (its own), chatml, or a Jinja file; by default the model's own.")
-]
-TrainOn = Annotated[str | None, typer.Option("--train-on", help="assistant (default), last_assistant or all.")]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=2, help="Tokens of a row.")]
 
 
 @app.command()
@@ -69,12 +51,12 @@ def run(
     from sftjob.spec import load_spec
 
     try:
-        finished = run_job(load_spec(spec, overrides=set_ or []), new_run=new_run, evaluate=evaluate, echo=_say)
+        finished = run_job(load_spec(spec, overrides=set_ or []), new_run=new_run, evaluate=evaluate, echo=say)
     except PhaseFailed as failed:
         raise typer.Exit(failed.exit_code) from failed
     if finished.evaluated:
         _show([finished.store], None)
-    _say(f"model    {finished.uri}/_SUCCESS names its files")
+    say(f"model    {finished.uri}/_SUCCESS names its files")
 
 
 @app.command()
@@ -84,7 +66,7 @@ def validate(spec: SpecFile, config: ConfigFile = None, set_: Sets = None) -> No
     from sftjob.spec import load_spec
 
     for line in validate_spec(load_spec(spec, overrides=set_ or []), config=config):
-        _say(line)
+        say(line)
 
 
 @app.command()
@@ -109,7 +91,7 @@ def plan(
     overrides = [*(set_ or []), *([f"launch.gpu={gpu}"] if gpu else [])]
     loaded = load_spec(spec, overrides=overrides)
     planned = plan_job(loaded, config=config, price=price, rows=rows, tokens=tokens)
-    _say(plan_json(planned) if as_json else "\n".join(plan_lines(planned)))
+    say(plan_json(planned) if as_json else "\n".join(plan_lines(planned)))
     if loaded.spec.resources.require_fit:
         check_fits(planned)
 
@@ -164,101 +146,8 @@ def merge(
     from sftjob.app.merge import merge_run
     from sftjob.spec import load_spec
 
-    merge_run(run, output, load_spec, model=model, tolerance=tolerance, progress=_say)
-    _say(f"merged   {output}")
-
-
-@data_app.command()
-def audit(
-    source: Source,
-    *,
-    held_out: HeldOut = None,
-    model: ModelName = None,
-    template: Template = None,
-    format_: Format = None,
-    column: Columns = None,
-    train_on: TrainOn = None,
-    max_length: MaxLength = None,
-    set_: Sets = None,
-    overlong: Annotated[
-        str | None, typer.Option("--overlong", help="For longer rows: truncate (default), split or drop.")
-    ] = None,
-    max_overlap: Annotated[
-        float | None, typer.Option("--max-overlap", help="Share of held-out rows that may be asked in training, too.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-) -> None:
-    """Count rows, tokens, duplicates and overlap; fail on data that nobody should train on."""
-    from sftjob.app.data import audit_data
-    from sftjob.app.data_source import open_data
-    from sftjob.app.data_text import audit_lines
-    from sftjob.errors import DataError
-
-    options = _data_options(format_, column, template, train_on, overlong=overlong, max_overlap=max_overlap)
-    with open_data(
-        source, held_out, options, model=model, max_length=max_length, overrides=set_, progress=_note
-    ) as given:
-        result = audit_data(given, _note)
-    _say(result.audit.to_json().decode() if as_json else "\n".join(audit_lines(result.audit)))
-    if result.wrong:
-        raise DataError(result.wrong)
-
-
-@data_app.command()
-def preview(
-    source: Source,
-    *,
-    held_out: HeldOut = None,
-    model: ModelName = None,
-    template: Template = None,
-    format_: Format = None,
-    column: Columns = None,
-    train_on: TrainOn = None,
-    max_length: MaxLength = None,
-    set_: Sets = None,
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, max=1000, help="So many rows.")] = 3,
-    skip: Annotated[int, typer.Option("--skip", min=0, help="From this row on.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="train or eval.")] = "train",
-    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page instead.")] = None,
-) -> None:
-    """Show rows as the model will see them, with the trained tokens in colour."""
-    from sftjob.app.data import preview_data
-    from sftjob.app.data_source import open_data
-    from sftjob.app.data_text import preview_html, preview_text
-
-    options = _data_options(format_, column, template, train_on)
-    with open_data(
-        source, held_out, options, model=model, max_length=max_length, overrides=set_, progress=_note
-    ) as given:
-        shown = preview_data(given, split, rows, skip=skip, progress=_note)
-    if page is None:
-        from rich.console import Console
-
-        console = Console(highlight=False, soft_wrap=True)
-        console.print(preview_text(shown, marks=console.color_system is None))
-        return
-    from sftjob.app.data import require_no_folder
-    from sftjob.storage.local import placing
-
-    require_no_folder(page)
-    with placing(page) as file:
-        file.write(preview_html(shown, str(source)).encode())
-    _say(f"wrote    {page}")
-
-
-@data_app.command()
-def convert(
-    source: Source,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Gets ChatML JSON Lines.")],
-    format_: Format = None,
-    column: Columns = None,
-) -> None:
-    """Write training rows as ChatML JSON Lines: a `messages` column, and `tools` where there are any."""
-    from sftjob.app.data import convert_data
-    from sftjob.app.data_source import open_data
-
-    with open_data(source, None, _data_options(format_, column), progress=_note) as given:
-        _say(f"wrote    {output}: {convert_data(given, output, _note):,} rows")
+    merge_run(run, output, load_spec, model=model, tolerance=tolerance, progress=say)
+    say(f"merged   {output}")
 
 
 @app.command()
@@ -270,7 +159,7 @@ def schema(
 
     from sftjob.spec.schema import job_schema, profile_schema
 
-    _say(json.dumps(profile_schema() if profile else job_schema(), indent=2))
+    say(json.dumps(profile_schema() if profile else job_schema(), indent=2))
 
 
 def main() -> None:
@@ -282,7 +171,7 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        _say(f"sftjob {__version__}")
+        say(f"sftjob {__version__}")
         raise typer.Exit
 
 
@@ -317,47 +206,14 @@ def _told_errors() -> Iterator[None]:
         sys.exit(ExitCode.SPEC if leave.code == 2 else leave.code)
 
 
-def _data_options(
-    format_: str | None,
-    column: list[str] | None,
-    template: str | None = None,
-    train_on: str | None = None,
-    **more: object,
-) -> dict[str, object]:
-    """Options of a spec's data block, as far as they were given on the command line."""
-    from sftjob.app.data_source import column_names, template_option
-
-    given = {
-        "format": format_,
-        "columns": column_names(column) if column else None,
-        "template": template_option(template) if template else None,
-        "train_on": train_on,
-        **more,
-    }
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _note(line: str) -> None:
-    """A line beside the output."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _show(stores: "list[ObjectStore]", output: Path | None) -> None:
     """Prints the headline table of a report and, where asked, writes the report's three forms."""
     from sftjob.app.comparison import compare_runs, write_report
     from sftjob.report.terminal import terminal
 
     made: Report = compare_runs(stores)
-    _say(terminal(made.document))
+    say(terminal(made.document))
     if output is None:
         return
     for path in write_report(made, output):
-        _say(f"wrote    {path}")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        say(f"wrote    {path}")
