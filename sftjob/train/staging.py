@@ -41,17 +41,7 @@ def stage(attempt: Attempt, run: Run, settings: Settings, *, prepare: Sequence[s
     with local_errors(work.root):
         _clear(attempt)
         work.job.write_bytes(job.to_json())
-    say("fetching model …")
-    storage = run.spec.storage
-    model = fetch_model(
-        job.model,
-        work.model,
-        store_root=run.root,
-        inputs=settings.inputs,
-        progress=say,
-        endpoint_url=storage.endpoint_url,
-        region=storage.region,
-    )
+    model = _model(attempt, run, settings)
     _check_space(attempt, model)
     if attempt.index == 0:
         prepared = provide_data(attempt, DataInputs(run, model, settings.inputs, prepare))
@@ -88,6 +78,20 @@ def _clear(attempt: Attempt) -> None:
         path.unlink(missing_ok=True)
     for path in (work.checkpoints, work.result(0).parent):
         path.mkdir(parents=True)
+
+
+def _model(attempt: Attempt, run: Run, settings: Settings) -> Path:
+    say("fetching model …")
+    storage = run.spec.storage
+    return fetch_model(
+        attempt.job.model,
+        attempt.work.model,
+        store_root=run.root,
+        inputs=settings.inputs,
+        progress=say,
+        endpoint_url=storage.endpoint_url,
+        region=storage.region,
+    )
 
 
 def _restore(attempt: Attempt) -> Commit | None:

@@ -71,6 +71,14 @@ class TestPlan:
         assert made.work.cost == pytest.approx((2 * made.work.hours[0], 2 * made.work.hours[1]))
         assert "30% to 45% of the data sheet's bf16 rate" in "\n".join(plan_lines(made))
 
+    @pytest.mark.parametrize("price", [float("inf"), float("nan"), -1.0])
+    def test_a_price_is_a_number(self, spec: Path, config: Path, price: float) -> None:
+        with pytest.raises(SpecError, match="is no price"):
+            planned(spec, config, rows=8000, price=price)
+
+    def test_nothing_costs_nothing(self, spec: Path, config: Path) -> None:
+        assert planned(spec, config, rows=8000, price=0.0).work.cost == (0.0, 0.0)
+
     def test_tokens_instead_of_rows(self, spec: Path, config: Path) -> None:
         assert planned(spec, config, tokens=1_000_000).work.tokens == 3_000_000
 

@@ -9,17 +9,15 @@ from sftjob.errors import SpecError
 from sftjob.plan import estimate, estimate_of, find_gpu
 from sftjob.plan.choose import quantity
 from sftjob.plan.knobs import knobs
-from sftjob.resolve import ResolvedJob, resolve
+from sftjob.resolve import ResolvedJob, resolve, resolve_with_reasons
 from sftjob.spec import JobSpec
 from tests.unit.plan.shapes import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, QWEN_7B, facts_of
 
 H100, L4, B200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-B200"
 
 
-def resolved(
-    config: dict[str, Any], method: str = "lora", *, resources: dict[str, Any] | None = None, **blocks: Any
-) -> ResolvedJob:
-    written = {
+def written(method: str, resources: dict[str, Any] | None, blocks: dict[str, Any]) -> JobSpec:
+    document = {
         "name": "job",
         "model": {"hub": "owner/name", "revision": "0" * 40},
         "data": {"train": [{"uri": "s3://bucket/train.jsonl"}]},
@@ -27,7 +25,19 @@ def resolved(
         "resources": resources or {},
         **blocks,
     }
-    return resolve(JobSpec.model_validate_json(json.dumps(written)), facts_of(config))
+    return JobSpec.model_validate_json(json.dumps(document))
+
+
+def resolved(
+    config: dict[str, Any], method: str = "lora", *, resources: dict[str, Any] | None = None, **blocks: Any
+) -> ResolvedJob:
+    return resolve(written(method, resources, blocks), facts_of(config))
+
+
+def reasons(
+    config: dict[str, Any] = LLAMA_8B, *, resources: dict[str, Any] | None = None, **blocks: Any
+) -> tuple[str, ...]:
+    return resolve_with_reasons(written("lora", resources, blocks), facts_of(config))[1]
 
 
 def on(gpu: str | None, gpus: int = 1, **launch: Any) -> dict[str, Any]:
@@ -136,10 +146,10 @@ class TestBatches:
         assert micro == 1 or micro * length <= 16_384
 
     def test_what_is_written_stays(self) -> None:
-        written = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 5}
-        training = resolved(LLAMA_8B, launch=on(H100), training=written).training
+        asked = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 5}
+        training = resolved(LLAMA_8B, launch=on(H100), training=asked).training
 
-        assert written.items() <= training.model_dump().items()
+        assert asked.items() <= training.model_dump().items()
 
     def test_rows_that_cannot_be_divided(self) -> None:
         with pytest.raises(SpecError) as caught:
@@ -155,6 +165,19 @@ class TestUnknown:
 
         assert (job.launch.strategy, job.training.gradient_checkpointing) == ("ddp", True)
         assert job.training.per_device_train_batch_size == 8
+
+    @pytest.mark.parametrize(("length", "rows"), [(2048, 8), (4096, 4), (131_072, 1)])
+    def test_long_rows(self, length: int, rows: int) -> None:
+        job = resolved(LLAMA_8B, launch=on(None), training={"max_length": length})
+
+        assert job.training.per_device_train_batch_size == rows
+        assert job.rows_per_step == 8
+
+    @pytest.mark.parametrize("recompute", [True, False])
+    def test_says_what_it_did(self, recompute: bool) -> None:
+        (reason,) = reasons(launch=on(None), training={"gradient_checkpointing": recompute})
+
+        assert reason.endswith("activations are recomputed") is recompute
 
     def test_cpu(self) -> None:
         job = resolved(LLAMA_70B, "full", launch={"gpus_per_node": 0, "processes_per_node": 2})
@@ -181,6 +204,11 @@ class TestRefused:
 
         assert job.training.gradient_checkpointing
         assert job.training.per_device_train_batch_size == 1
+
+    def test_says_that_nothing_fits(self) -> None:
+        said = reasons(LLAMA_70B, launch=on(L4), resources={"require_fit": False, "memory": "8Gi"})
+
+        assert said == ("nothing that the spec allows fits; this needs least",)
 
     def test_that_is_no_other_run(self) -> None:
         strict, lenient = (resolved(LLAMA_8B, launch=on(H100), resources={"require_fit": fit}) for fit in (True, False))

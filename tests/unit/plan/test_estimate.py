@@ -90,6 +90,62 @@ class TestComponents:
         assert "optimizer states" not in moved.components
         assert moved.host["optimizer states"] == 8 * 8_030_261_248 // 8
 
+    @pytest.mark.parametrize(("strategy", "bytes_each"), [("zero2", 20), ("zero3", 18)])
+    def test_offload_moves_gradients_as_well(self, strategy: str, bytes_each: int) -> None:
+        asked = training(gradient_accumulation_steps=4)
+        moved = estimate(EIGHT, FULL, asked, launch(8, strategy=strategy, offload_optimizer=True))
+
+        for moment in moved.moments.values():
+            assert not {"gradients", "float32 gradients", "float32 copies of weights"} & moment.keys()
+        # States, float32 weights and gradients, bf16 gradients; ZeRO-2 has a buffer of bf16 weights besides.
+        assert sum(moved.host.values()) == pytest.approx(bytes_each * 8_030_261_248 / 8)
+
+    def test_autocast_keeps_its_copies_until_the_forward_pass_ends(self) -> None:
+        asked = training(gradient_checkpointing=True, gradient_accumulation_steps=2, max_length=128)
+        needs = estimate(EIGHT, FULL, asked, launch())
+
+        # float32 weights, gradients and two moments, and bf16 copies of all that is multiplied.
+        assert needs.moment == "end of forward"
+        multiplied = 8_030_261_248 - 128_256 * 4096
+        assert needs.tensors == pytest.approx(16 * 8_030_261_248 + 2 * multiplied, rel=0.01)
+
+    def test_old_gpus_keep_probabilities(self) -> None:
+        """SDPA has no fused kernel for bf16 on them, and writes attention out in float32."""
+        asked = training(max_length=2048)
+        kept = {
+            gpu: estimate(EIGHT, QLORA, asked, launch(gpu=gpu)).moments["loss"]["activations"]
+            for gpu in ("Tesla-T4", "NVIDIA-L4")
+        }
+        # Measured with the math kernel on a CPU for a layer of this shape: 128 bytes a pair, 28,544 more a token.
+        assert kept["Tesla-T4"] - kept["NVIDIA-L4"] == 32 * (128 * 2048**2 + 28_544 * 2048)
+
+        recomputed, precise = asked.model_copy(update={"gradient_checkpointing": True}), {"precision": "fp32"}
+        one = estimate(EIGHT, QLORA, recomputed, launch(gpu="Tesla-T4")).moments["backward"]["activations"]
+        fused = estimate(EIGHT, QLORA, recomputed, launch(gpu="NVIDIA-L4")).moments["backward"]["activations"]
+        assert one - fused == 3 * 128 * 2048**2 + 28_544 * 2048
+        in_float32 = [estimate(EIGHT, LORA, asked.model_copy(update=precise), launch(gpu=gpu)).tensors for gpu in kept]
+        assert in_float32[0] == in_float32[1]
+
+    def test_a_layer_of_lora_keeps_what_was_counted(self) -> None:
+        """217,448 and 241,800 bytes a token: tensors saved by a layer of this shape, LoRA and full, bf16 on a CPU."""
+        for method, measured in ((LORA, 217_448), (FULL, 241_800)):
+            two, one = (
+                estimate(facts_of(LLAMA_8B | {"num_hidden_layers": count}), method, training(), launch())
+                for count in (2, 1)
+            )
+            kept = two.moments["loss"]["activations"] - one.moments["loss"]["activations"]
+            assert kept / 1024 == pytest.approx(measured, abs=16)
+
+    def test_more_held_out_rows_than_are_trained_on(self) -> None:
+        usual, many = (
+            estimate(EIGHT, LORA, training(max_length=4096, per_device_eval_batch_size=rows), launch())
+            for rows in (1, 16)
+        )
+
+        assert usual.moment == "loss"
+        assert many.moment == "held-out loss"
+        assert many.components["logits"] == 12 * 128_256 * 16 * 4096
+
     def test_a_mask_where_rows_differ(self) -> None:
         alone, packed = (
             estimate(EIGHT, LORA, training(max_length=4096, packing=packing), launch()).moments["loss"]["activations"]
@@ -175,6 +231,22 @@ class TestPublished:
 
         assert low < needs.needed / GIB < high
 
+    def test_thirteen_billion_offloaded_on_32_gb(self) -> None:
+        """ZeRO-Offload trains 13 billion parameters on one V100 of 32 GB: https://arxiv.org/abs/2101.06840."""
+        config = LLAMA_8B | {
+            "vocab_size": 32_000,
+            "hidden_size": 5120,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 40,
+            "intermediate_size": 13_824,
+        }
+        alone = launch(strategy="zero2", offload_optimizer=True)
+        needs = estimate(facts_of(config), FULL, training(gradient_checkpointing=True), alone)
+
+        assert needs.parameters == 13_015_864_320
+        assert 26e9 < needs.needed < 31.7 * GIB
+
 
 class TestKnobs:
     @EACH_METHOD
@@ -199,6 +271,26 @@ class TestKnobs:
             expected["method.type"] = estimate(EIGHT, QLORA, asked, where)
         for field, turned in expected.items():
             assert found[field].gain == now - turned.needed > 0, field
+
+    def test_held_out_rows_come_first(self) -> None:
+        asked = training(max_length=4096, per_device_eval_batch_size=16)
+        knob = knobs(EIGHT, LORA, asked, launch())[0]
+
+        assert (knob.field, knob.value) == ("training.per_device_eval_batch_size", "8")
+        half = asked.model_copy(update={"per_device_eval_batch_size": 8})
+        assert knob.gain == estimate(EIGHT, LORA, asked, launch()).needed - estimate(EIGHT, LORA, half, launch()).needed
+
+    def test_what_is_to_be_offloaded_names_its_strategy(self) -> None:
+        """`launch.strategy: auto` refuses offloading by hand."""
+        found = {knob.field: knob for knob in knobs(EIGHT, FULL, training(), launch(8, strategy="zero3"))}
+
+        assert found["launch.offload_optimizer"].cost.startswith("zero3, ")
+        assert "launch.offload_param" in found
+
+    def test_four_bits_are_not_moved(self) -> None:
+        fields = [knob.field for knob in knobs(EIGHT, QLORA, training(), launch(8, strategy="zero3"))]
+
+        assert "launch.offload_param" not in fields
 
     def test_what_gives_nothing_is_left_out(self) -> None:
         asked = training(gradient_checkpointing=True, optim="adamw_8bit")
