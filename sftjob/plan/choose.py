@@ -72,7 +72,7 @@ def choose(
         for way in group:
             choice = _chosen(spec, way, training, launch, ())
             needs = estimate(facts, method, choice.training, choice.launch)
-            if _fits_node(needs, spec, launch):
+            if _fits_node(needs, way, spec, launch):
                 tried.append((way, needs, choice))
         fitting = [each for each in tried if each[1].needed <= gpu.memory]
         roomy = [each for each in fitting if each[1].needed <= _COMFORT * gpu.memory]
@@ -208,9 +208,9 @@ def _told(choice: Choice, fastest: _Open, way: _Open, gpu: Gpu) -> Choice:
     return replace(choice, reasons=tuple(reasons))
 
 
-def _fits_node(needs: Estimate, spec: JobSpec, launch: ResolvedLaunch) -> bool:
+def _fits_node(needs: Estimate, way: _Open, spec: JobSpec, launch: ResolvedLaunch) -> bool:
     """Whether the node's memory takes what the planner would move there; what a person moves is not questioned."""
-    if spec.launch.strategy != "auto":
+    if spec.launch.strategy != "auto" or not way.offload_optimizer:
         return True
     return sum(needs.host.values()) * launch.processes_per_node <= _NODE_SHARE * quantity(spec.resources.memory)
 

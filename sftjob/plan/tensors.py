@@ -132,9 +132,11 @@ def _optimizer(job: Job) -> dict[str, int]:
 
 
 def _states(job: Job) -> int:
-    if job.training.optim.endswith("8bit"):
-        return 2 * job.trained.total + 2 * FP32 * -(-job.trained.total // _STATE_BLOCK)
-    return 2 * FP32 * job.trained.total
+    if not job.training.optim.endswith("8bit"):
+        return 2 * FP32 * job.trained.total
+    # Trainer keeps an embedding's states in 32 bits (transformers 5.23).
+    rounded = job.trained.total - job.trained.embedding
+    return 2 * rounded + 2 * FP32 * -(-rounded // _STATE_BLOCK) + 2 * FP32 * job.trained.embedding
 
 
 def _buffers(job: Job) -> dict[str, int]:

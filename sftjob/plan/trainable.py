@@ -21,6 +21,8 @@ class Trainable:
     """In copies of whole modules."""
     rows: int
     """In embedding rows of added tokens."""
+    embedding: int
+    """Of all these, in an embedding that is trained whole."""
 
     @property
     def total(self) -> int:
@@ -36,7 +38,7 @@ def trainable(parts: Inventory, method: ResolvedMethod, *, added_tokens: int = 0
         added_tokens: tokens that the model has never seen; adapters train their embedding rows as well.
     """
     if isinstance(method, ResolvedFull):
-        return Trainable(weights=parts.total, adapters=0, saved=0, rows=0)
+        return Trainable(weights=parts.total, adapters=0, saved=0, rows=0, embedding=parts.embedding)
     layers = adapted_linears(parts, method)
     ranks = sum((each.inputs + each.outputs) * each.count for each in layers) * method.r
     ranks += method.r * sum(
@@ -48,6 +50,7 @@ def trainable(parts: Inventory, method: ResolvedMethod, *, added_tokens: int = 0
         adapters=ranks + magnitudes,
         saved=sum(_saved(parts, method)),
         rows=added_tokens * parts.hidden_size * _row_tables(parts, method),
+        embedding=parts.embedding if _saves_embedding(parts, method) else 0,
     )
 
 
@@ -69,13 +72,17 @@ def _experts(parts: Inventory, method: ResolvedLora | ResolvedQlora) -> Iterator
 
 def _saved(parts: Inventory, method: ResolvedLora | ResolvedQlora) -> Iterator[int]:
     names = {_last(name) for name in method.modules_to_save}
-    embedding, head = bool(names & _EMBEDDINGS), bool(names & _HEADS)
-    if embedding or (head and parts.tied):
+    if _saves_embedding(parts, method):
         yield parts.embedding
-    if head and not parts.tied:
+    if names & _HEADS and not parts.tied:
         yield parts.head
     yield from (each.parameters for each in parts.linears if each.name in names)
     yield from (each.parameters for each in parts.smalls if each.name in names)
+
+
+def _saves_embedding(parts: Inventory, method: ResolvedLora | ResolvedQlora) -> bool:
+    names = {_last(name) for name in method.modules_to_save}
+    return bool(names & _EMBEDDINGS) or (bool(names & _HEADS) and parts.tied)
 
 
 def _row_tables(parts: Inventory, method: ResolvedLora | ResolvedQlora) -> int:

@@ -5,13 +5,14 @@ its ranks when there is one: a rank whose peer is gone may wait in a collective 
 """
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from sftjob.contract import LEASE_LOST_SECONDS, ExitCode, keys
+from sftjob.contract import LEASE_LOST_SECONDS, Env, ExitCode, keys
 from sftjob.errors import Hang, NotFound, Unavailable
 from sftjob.records import PodClaim, Result, read_record
 from sftjob.storage import ensure_current
@@ -29,6 +30,8 @@ _INTERRUPTED: Final = frozenset({ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_UNSA
 _CONSEQUENCE: Final = "another rank is gone"
 """Begins what a rank says that its peer has taken along; the cause is told first."""
 _NAMED: Final = re.compile(r"node [0-9]+: ")
+_NAME_SECONDS: Final = 300.0
+"""How long a name of pod 0 may be unknown. A cluster's DNS learns it when the pod starts, and keeps a no for a while."""
 _INDEX: Final = re.compile(r"([0-9]+)\.json")
 
 
@@ -116,6 +119,32 @@ def wait_for(store: ObjectStore, key: str, *, look_seconds: float) -> bytes:
     while True:
         with suppress(NotFound):
             return store.get_bytes(key)
+        time.sleep(look_seconds)
+
+
+def await_name(host: str, *, look_seconds: float, seconds: float = _NAME_SECONDS) -> None:
+    """Waits until `host` has an address; ranks would keep asking for half an hour, with GPUs that do nothing.
+
+    Raises:
+        Hang: it has none in time.
+    """
+    begin, told = time.monotonic(), False
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            reason = error
+        else:
+            return
+        if time.monotonic() - begin >= seconds:
+            raise Hang(
+                f"node 0's name {host} has had no address for {seconds:.0f} s ({reason})",
+                field=Env.MASTER_ADDR,
+                hint="look whether the headless Service is there, has that name and publishes pods that are not ready",
+            )
+        if not told:
+            told = True
+            say(f"waiting for an address of {host} …")
         time.sleep(look_seconds)
 
 

@@ -1,6 +1,7 @@
 """Where lines of metrics go besides the store: TensorBoard's event files, Weights & Biases. No torch at import.
 
-W&B may neither end nor stall a training: it is talked to in a thread of its own, whose queue drops what does not fit.
+None of them may end a training: trouble is told in one line. W&B may not stall one either: it is talked to in a thread
+of its own, whose queue drops what does not fit.
 """
 
 import importlib.util
@@ -30,6 +31,15 @@ _QUEUE: Final = 10_000
 _ABOUT: Final = frozenset({"kind", "attempt", "step", "loss_hex", "time", "memory_kind"})
 """Fields of a line that are no curves."""
 _WANDB_HOST: Final = "https://api.wandb.ai"
+_WANDB_THREAD: Final = "sftjob-wandb"
+_WANDB_SETTINGS: Final = {
+    # It would pass on whatever a rank prints, and what a rank prints would wait for it.
+    "console": "off",
+    # A banner and a summary of twenty lines; we say where the run is ourselves.
+    "silent": True,
+}
+_NO_ERROR_REPORTS: Final = "WANDB_ERROR_REPORTING"
+"""Without it W&B sends errors, with what is around them, to an address of its own makers (wandb 0.29)."""
 
 
 class Sink(Protocol):
@@ -77,6 +87,11 @@ def open_sinks(monitoring: Monitoring, job: ResolvedJob, root: Path, attempt: in
     return [makers[name]() for name in dict.fromkeys(monitoring.report_to)]
 
 
+def left_behind() -> bool:
+    """W&B has not answered in time. What it has registered with `atexit` would wait for it without end (wandb 0.29)."""
+    return any(thread.name == _WANDB_THREAD for thread in threading.enumerate())
+
+
 def scalars(line: Metric) -> dict[str, float]:
     """Curves of a line, `train/loss`, `eval/loss`, `machine/gpu_power_watts`, …"""
     values = {name: value for name, value in line.model_dump(exclude_none=True).items() if name not in _ABOUT}
@@ -88,27 +103,44 @@ class TensorBoard:
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._open, self._closed = root / OPEN, root / CLOSED
-        for folder in (self._open, self._closed):
-            folder.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._since = clock()
         self._writer: Any = None
+        self._failed = False
 
     def write(self, line: Metric) -> None:
+        """Raises nothing: after the first trouble, of which one line tells, no more is written."""
+        self._try(lambda: self._write(line))
+
+    def close(self) -> None:
+        """Closes the file; a later line opens another. Raises nothing, as `write`."""
+        self._try(self._close)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            call()
+        except Exception as error:  # a full disk, mostly, which ends the training at its next checkpoint if it stays
+            self._failed = True
+            _tell("tensorboard", error)
+
+    def _write(self, line: Metric) -> None:
         if self._writer is None:
+            for folder in (self._open, self._closed):
+                folder.mkdir(parents=True, exist_ok=True)
             self._writer = import_module("torch.utils.tensorboard").SummaryWriter(str(self._open))
             self._since = self._clock()
         for name, value in scalars(line).items():
             self._writer.add_scalar(name, value, line.step)
         if self._clock() - self._since >= ROTATE_SECONDS:
-            self.close()
+            self._close()
 
-    def close(self) -> None:
-        """Closes the file; a later line opens another."""
+    def _close(self) -> None:
         if self._writer is None:
             return
-        self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        writer.close()
         for path in self._open.iterdir():
             path.replace(self._closed / path.name)
 
@@ -144,10 +176,11 @@ class Wandb:
             "entity": monitoring.wandb_entity,
             "config": {**job.model_dump(mode="json"), "attempt": attempt},
             "dir": str(root),
+            "settings": _WANDB_SETTINGS,
         }
         self._close_seconds = close_seconds
         self._lines: queue.Queue[Metric | None] = queue.Queue(_QUEUE)
-        self._thread = threading.Thread(target=self._run, args=(wandb,), name="wandb", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(wandb,), name=_WANDB_THREAD, daemon=True)
         self._thread.start()
 
     def write(self, line: Metric) -> None:
@@ -168,8 +201,10 @@ class Wandb:
 
     def _run(self, wandb: Any) -> None:
         try:
+            os.environ.setdefault(_NO_ERROR_REPORTS, "false")
             wandb = wandb or import_module("wandb")
             run = wandb.init(**self._settings)
+            print(f"wandb: {run.url or 'offline'}", flush=True)
             # Steps of our own: an attempt that continues repeats some, and W&B's counter only goes up.
             run.define_metric("step")
             run.define_metric("*", step_metric="step")
@@ -177,7 +212,11 @@ class Wandb:
                 run.log({**scalars(line), "step": line.step})
             run.finish()
         except Exception as error:  # whatever it is, training is worth more
-            print(f"wandb: {' '.join(str(error).split())[:200]}; training goes on without it", flush=True)
+            _tell("wandb", error)
+
+
+def _tell(sink: str, error: Exception) -> None:
+    print(f"{sink}: {' '.join(str(error).split())[:200]}; training goes on without it", flush=True)
 
 
 def _group(name: str, kind: str) -> str:

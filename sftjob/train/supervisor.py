@@ -20,7 +20,7 @@ from sftjob.train.background import Background
 from sftjob.train.finish import publish_export, record_end, record_result
 from sftjob.train.heartbeat import Heartbeat
 from sftjob.train.launcher import NodePlace
-from sftjob.train.membership import AGREE_SECONDS, Peers, agree, named, wait_for
+from sftjob.train.membership import AGREE_SECONDS, Peers, agree, await_name, named, wait_for
 from sftjob.train.merge import MERGE
 from sftjob.train.opening import Run, held_folder, open_run, resolve_once, take_part
 from sftjob.train.parts import CRASHED_SECONDS, PartPublisher, PartsOfPeers, Patience
@@ -168,6 +168,8 @@ class _Supervision:
             wait.wait(self._stop.check_time, self._peers.check)
 
     def _stage(self) -> Commit | None:
+        if place := self._place():
+            await_name(place.master_addr, look_seconds=self._settings.look_seconds)
         return stage(self._attempt, self._run, self._settings, prepare=self._programs.prepare)
 
     def _watch(self, ranks: Ranks, *checks: Callable[[], None]) -> Verdict:

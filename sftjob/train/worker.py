@@ -24,6 +24,7 @@ from sftjob.records import read_record
 from sftjob.resolve import ResolvedJob, read_resolved
 from sftjob.storage.local import placing
 from sftjob.train.processes import die_with_parent
+from sftjob.train.sinks import left_behind
 from sftjob.train.workdir import RankInput, RankResult, WorkDir
 
 _LIBRARY_SETTINGS: Final = {
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = run_rank(WorkDir(arguments.work), rank, local_rank, world_size, bar=arguments.bar)
     sys.stdout.flush()
     sys.stderr.flush()
-    if result.exit_code != ExitCode.DONE and world_size > 1:
-        os._exit(result.exit_code)  # an orderly end would wait for peers that may be gone
+    if (result.exit_code != ExitCode.DONE and world_size > 1) or left_behind():
+        os._exit(result.exit_code)  # an orderly end would wait for peers that may be gone, or for W&B
     return result.exit_code
 
 

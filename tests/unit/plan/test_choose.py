@@ -110,6 +110,17 @@ class TestStrategy:
         with pytest.raises(SpecError):
             resolved(LLAMA_8B, "full", launch=on(H100), resources={"memory": "64Gi"})
 
+    @pytest.mark.parametrize("gpu", [L4, B200])
+    def test_a_paged_optimizer_is_not_questioned(self, gpu: str) -> None:
+        """Its states go to the node's memory as a person asked, however small that is."""
+        asked = {"training": {"optim": "paged_adamw_8bit"}, "resources": {"memory": "8Gi"}}
+
+        if gpu == B200:
+            assert resolved(LLAMA_8B, "full", launch=on(gpu), **asked).launch.strategy == "single"
+            return
+        with pytest.raises(SpecError, match="are needed, L4 has"):
+            resolved(LLAMA_8B, "full", launch=on(gpu), **asked)
+
     def test_what_is_written_stays(self) -> None:
         job = resolved(LLAMA_1B, launch=on(H100, 8, strategy="zero3"), training={"gradient_checkpointing": True})
 

@@ -1,3 +1,4 @@
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -5,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from sftjob.contract import ExitCode, keys
-from sftjob.errors import Superseded, Unavailable
+from sftjob.errors import Hang, Superseded, Unavailable
 from sftjob.records import Claim, PodClaim, Result
 from sftjob.storage import FolderStore, Lease
 from sftjob.train.attempt import Attempt
-from sftjob.train.membership import Peers, agree, named
+from sftjob.train.membership import Peers, agree, await_name, named
 from sftjob.train.stop import Interrupted
 from sftjob.train.verdict import Judged, Verdict
 
@@ -175,3 +176,29 @@ def test_reasons_name_their_node_once(three: Attempt, attempt: Attempt) -> None:
     assert named(three, Verdict(ExitCode.DONE)) == Verdict(ExitCode.DONE)
     assert named(attempt, CRASH) == CRASH
     assert named(attempt, Verdict(ExitCode.CRASH, "oops")).reason == "oops"
+
+
+class TestName:
+    def test_it_may_come_late(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        answers = iter([socket.gaierror(-2, "Name or service not known"), socket.gaierror(-3, "try again"), None])
+
+        def look_up(host: str, port: None) -> list[object]:
+            assert host == "job-0.service"
+            if error := next(answers):
+                raise error
+            return []
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        await_name("job-0.service", look_seconds=0.001)
+        assert not list(answers)
+        assert capsys.readouterr().out == "waiting for an address of job-0.service …\n"
+
+    def test_not_for_ever(self) -> None:
+        with pytest.raises(Hang) as caught:
+            await_name("job-0.invalid", look_seconds=0.001, seconds=0.0)  # RFC 6761: never has an address
+        assert "job-0.invalid has had no address for 0 s" in str(caught.value)
+        assert "Service" in str(caught.value)
+
+    def test_an_address_is_its_own_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        await_name("127.0.0.1", look_seconds=0.001, seconds=0.0)
+        assert not capsys.readouterr().out

@@ -67,6 +67,21 @@ def test_nothing_is_published_when_it_is_not_what_was_trained(stage: Stage) -> N
     assert not [info for info in stage.store.list() if info.key.startswith("export/")]
 
 
+def test_another_wish_is_the_same_run_and_trains_nothing_again(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert play(stage, REFUSES).code is ExitCode.CONFIGURATION
+    stage.spec(export={"merge": False})
+    assert stage.play(["note_resume"], ["save", 1], ["done"]).code is ExitCode.DONE
+    assert json.loads((stage.folder / "resumed").read_text()) == 1
+    export = read_record(Export, stage.store.get_bytes(keys.SUCCESS), keys.SUCCESS)
+    assert export.merged is None
+    assert "merged" not in capsys.readouterr().out
+    stage.spec(export={"merge": True})
+    assert stage.play().code is ExitCode.DONE
+    assert "it has published no merged model; `sftjob merge` makes one of it" in capsys.readouterr().out
+
+
 def test_a_mixture_s_frozen_experts_are_told_of(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     play(stage, MERGES, facts={"num_local_experts": 4})
     assert "note: the 4 experts of each layer stay as they are" in capsys.readouterr().out

@@ -1,16 +1,21 @@
 """Where metrics go besides the store, with a W&B that does what a test says."""
 
+import errno
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sftjob.contract import ExitCode
 from sftjob.errors import ConfigurationError
 from sftjob.records import Metric
 from sftjob.spec import Monitoring
-from sftjob.train import sinks
-from sftjob.train.sinks import Wandb, require, scalars
+from sftjob.train import sinks, worker
+from sftjob.train.sinks import CLOSED, TensorBoard, Wandb, left_behind, require, scalars
+from sftjob.train.workdir import RankResult
 from tests.train.tiny import LORA
 from tests.train.tiny import job as tiny_job
 
@@ -34,6 +39,10 @@ class FakeWandb:
             raise self._trouble
         self.settings = settings
         return self
+
+    @property
+    def url(self) -> str:
+        return "https://wandb.example/e/p/runs/tiny"
 
     def define_metric(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -73,6 +82,18 @@ def test_one_wandb_run_for_all_attempts(tmp_path: Path) -> None:
         assert fake.finished
 
 
+def test_wandb_says_where_the_run_is_and_reports_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")  # so that it is put back
+    monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    fake = FakeWandb()
+    Wandb(WANDB, tiny_job(LORA), tmp_path, 1, wandb=fake).close()
+    assert capsys.readouterr().out == "wandb: https://wandb.example/e/p/runs/tiny\n"
+    assert fake.settings["settings"] == {"console": "off", "silent": True}
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+
+
 def test_wandb_trouble_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sink = Wandb(WANDB, tiny_job(LORA), tmp_path, 1, wandb=FakeWandb(OSError("no\nroute")))
     sink.write(line())
@@ -92,8 +113,48 @@ def test_a_wandb_that_hangs_stalls_nothing(
         assert "does not answer" in capsys.readouterr().out
         for step in range(5):
             sink.write(line(step))
+        assert left_behind()
     finally:
         gate.set()
+
+
+def test_a_rank_that_leaves_wandb_behind_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What W&B registers with `atexit` waits for its own process, and the supervisor for the rank."""
+    done = RankResult(rank=0, exit_code=ExitCode.DONE, time="t")
+    monkeypatch.setattr(worker, "die_with_parent", lambda: None)
+    monkeypatch.setattr(worker, "run_rank", lambda *args, **kwargs: done)
+    monkeypatch.setattr(worker.signal, "signal", lambda *args: None)
+    monkeypatch.setattr(worker.os, "_exit", lambda code: pytest.fail("an orderly end was possible"))
+    monkeypatch.setattr(worker, "left_behind", lambda: False)
+    assert worker.main(["--work", "w"]) == ExitCode.DONE
+    ends: list[int] = []
+    monkeypatch.setattr(worker, "left_behind", lambda: True)
+    monkeypatch.setattr(worker.os, "_exit", ends.append)
+    worker.main(["--work", "w"])
+    assert ends == [ExitCode.DONE]
+
+
+@pytest.mark.parametrize("when", ["open", "write", "close"])
+def test_a_full_disk_ends_tensorboard_alone(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Writer:
+        add_scalar = staticmethod(fail if when == "write" else lambda *args: None)
+        close = staticmethod(fail if when == "close" else lambda: None)
+
+    module = SimpleNamespace(SummaryWriter=fail if when == "open" else lambda folder: Writer())
+    monkeypatch.setattr(sinks, "import_module", lambda name: module)
+    sink = TensorBoard(tmp_path)
+    for step in range(3):
+        sink.write(line(step))
+    sink.close()
+    sink.close()
+    told = "tensorboard: [Errno 28] No space left on device; training goes on without it\n"
+    assert capsys.readouterr().out == told
+    assert not list((tmp_path / CLOSED).iterdir())
 
 
 @pytest.mark.parametrize(
