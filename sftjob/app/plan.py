@@ -2,22 +2,20 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sftjob.errors import InputMissing, SftjobError, SpecError
-from sftjob.inputs import pin_local
-from sftjob.model_source import fetch_config
-from sftjob.plan import Estimate, Gpu, ModelFacts, estimate_of, find_gpu, model_facts
+from sftjob.app.model_config import read_facts
+from sftjob.errors import SftjobError, SpecError
+from sftjob.plan import Estimate, Gpu, ModelFacts, estimate_of, find_gpu
 from sftjob.plan.choose import too_large
 from sftjob.plan.flops import EFFICIENCY, Flops, flops_per_token
 from sftjob.plan.gpus import is_shared
 from sftjob.plan.inventory import inventory
 from sftjob.plan.knobs import Knob, knobs
 from sftjob.resolve import ResolvedJob, resolve_with_reasons
-from sftjob.spec import JobSpec, LoadedSpec, LocalModel
+from sftjob.spec import JobSpec, LoadedSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +77,7 @@ def plan(
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise SpecError(f"{price} is no price", field="--price-per-gpu-hour", hint="give what a GPU costs for an hour")
     try:
-        facts = model_facts(read_config(loaded, config), file=str(config or "config.json"))
-        return plan_of(loaded.spec, facts, price=price, rows=rows, tokens=tokens)
+        return plan_of(loaded.spec, read_facts(loaded, config), price=price, rows=rows, tokens=tokens)
     except SftjobError as error:
         raise loaded.located(error) from error
 
@@ -121,24 +118,6 @@ def check_fits(planned: Plan) -> None:
             training=job.training,
             launch=job.launch,
         )
-
-
-def read_config(loaded: LoadedSpec, config: Path | None) -> Mapping[str, object]:
-    """The model's config: a file, or that of a local model.
-
-    Raises:
-        InputMissing: neither is there.
-    """
-    if config is not None:
-        return _read(config)
-    if not isinstance(loaded.spec.model, LocalModel):
-        raise InputMissing(
-            "the model is not on this machine",
-            field="model",
-            hint="give its config.json with --config",
-        )
-    pinned, inputs = pin_local(loaded.spec, loaded.folder)
-    return fetch_config(pinned.model, store_root=None, inputs=inputs)
 
 
 def as_json(planned: Plan) -> str:
@@ -211,13 +190,3 @@ def _tokens(job: ResolvedJob, steps: int | None, rows: int | None, tokens: int |
     if tokens is not None and job.training.max_steps <= 0:
         return math.ceil(job.training.num_train_epochs * tokens)
     return None if steps is None else steps * job.rows_per_step * job.training.max_length
-
-
-def _read(path: Path) -> Mapping[str, object]:
-    try:
-        read = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputMissing("there is no such file", file=str(path), hint="--config names a config.json") from error
-    except (OSError, ValueError) as error:
-        raise SpecError("not a readable JSON file", file=str(path), hint="--config names a config.json") from error
-    return read  # type: ignore[no-any-return] # `model_facts` looks at what it is

@@ -99,9 +99,10 @@ def _work(planned: Plan) -> Iterator[str]:
         yield f"time     unknown: {steps}{work.tokens:,} tokens; no bf16 rate is known of what computes them"
         return
     low, high = EFFICIENCY
+    top = "evaluation and updates in the node's memory come" if _moved(planned) else "evaluation comes"
     yield (
         f"time     {_hours(work.hours[0])} to {_hours(work.hours[1])}: {steps}{work.tokens:,} tokens, if {low:.0%} to "
-        f"{high:.0%} of the data sheet's bf16 rate is reached, as in public runs; evaluation comes on top"
+        f"{high:.0%} of the data sheet's bf16 rate is reached, as in public runs; {top} on top"
     )
     if work.cost is not None:
         yield f"cost     {work.cost[0]:,.2f} to {work.cost[1]:,.2f} for the GPUs"

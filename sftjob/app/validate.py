@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from sftjob.app.plan import plan_of, read_config
+from sftjob.app.model_config import read_facts
+from sftjob.app.plan import plan_of
 from sftjob.app.plan_text import verdict
 from sftjob.errors import SftjobError
 from sftjob.inputs import base_name, pin_local
-from sftjob.plan import model_facts
 from sftjob.resolve import ResolvedJob, resolve
 from sftjob.spec import JobSpec, LoadedSpec, LocalModel
 
@@ -34,7 +34,7 @@ def validate(loaded: LoadedSpec, *, config: Path | None = None) -> Iterator[str]
                 "given with --config"
             )
             return
-        facts = model_facts(read_config(loaded, config), file=str(config or "config.json"))
+        facts = read_facts(loaded, config)
         yield f"ok       {_summary(spec, resolve(pinned, facts))}"
         yield verdict(plan_of(pinned, facts))
         if isinstance(spec.model, LocalModel):

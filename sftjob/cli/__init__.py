@@ -93,7 +93,10 @@ def plan(
     planned = plan_job(loaded, config=config, price=price, rows=rows, tokens=tokens)
     say(plan_json(planned) if as_json else "\n".join(plan_lines(planned)))
     if loaded.spec.resources.require_fit:
-        check_fits(planned)
+        try:
+            check_fits(planned)
+        except SpecError as error:
+            raise loaded.located(error) from error
 
 
 @app.command()

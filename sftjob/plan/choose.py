@@ -3,7 +3,7 @@
 A pure function of spec and facts: the laptop and the container choose the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
@@ -47,6 +47,13 @@ class _Open:
     steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    way: _Open
+    needs: Estimate
+    choice: Choice
+
+
 def choose(
     spec: JobSpec, facts: ModelFacts, method: ResolvedMethod, training: ResolvedTraining, launch: ResolvedLaunch
 ) -> Choice:
@@ -66,27 +73,20 @@ def choose(
     ways = list(_ways(spec, training, launch, known=gpu is not None))
     if launch.device == "cpu" or gpu is None:
         return _chosen(spec, ways[0], training, launch, _unknown(launch, ways[0]))
-    best: tuple[Estimate, Choice] | None = None
+    too_much: list[_Tried] = []
     for _, group in groupby(ways, key=lambda way: (way.strategy, way.offload_optimizer, way.offload_param)):
-        tried: list[tuple[_Open, Estimate, Choice]] = []
-        for way in group:
-            choice = _chosen(spec, way, training, launch, ())
-            needs = estimate(facts, method, choice.training, choice.launch)
-            if _fits_node(needs, way, spec, launch):
-                tried.append((way, needs, choice))
-        fitting = [each for each in tried if each[1].needed <= gpu.memory]
-        roomy = [each for each in fitting if each[1].needed <= _COMFORT * gpu.memory]
+        tried = list(_tried(group, spec, facts, method, training=training, launch=launch))
+        fitting = [each for each in tried if each.needs.needed <= gpu.memory]
+        roomy = [each for each in fitting if each.needs.needed <= _COMFORT * gpu.memory]
         if fitting:
-            way, _, choice = (roomy or fitting)[0]
-            return _told(choice, ways[0], way, gpu)
-        for _, needs, choice in tried:
-            if best is None or needs.needed < best[0].needed:
-                best = needs, choice
-    assert best is not None, "there is one way at least"
-    needs, smallest = best
+            return _told((roomy or fitting)[0], ways[0], gpu)
+        too_much += tried
+    least = min(too_much, key=lambda each: each.needs.needed)
     if spec.resources.require_fit:
-        raise too_large(needs, gpu, facts=facts, method=method, training=smallest.training, launch=smallest.launch)
-    return replace(smallest, reasons=("nothing that the spec allows fits; this needs least",))
+        raise too_large(
+            least.needs, gpu, facts=facts, method=method, training=least.choice.training, launch=least.choice.launch
+        )
+    return replace(least.choice, reasons=("nothing that the spec allows fits; this needs least",))
 
 
 def _ways(spec: JobSpec, training: ResolvedTraining, launch: ResolvedLaunch, *, known: bool) -> Iterator[_Open]:
@@ -167,6 +167,23 @@ def batches_of(training: Training, world_size: int, max_length: int, *, known: b
     return [(size, steps or share // size) for size in sizes]
 
 
+def _tried(
+    ways: Iterable[_Open],
+    spec: JobSpec,
+    facts: ModelFacts,
+    method: ResolvedMethod,
+    *,
+    training: ResolvedTraining,
+    launch: ResolvedLaunch,
+) -> Iterator[_Tried]:
+    """The ways that the node has the memory for, with what they need of each GPU."""
+    for way in ways:
+        choice = _chosen(spec, way, training, launch, ())
+        needs = estimate(facts, method, choice.training, choice.launch)
+        if _fits_node(needs, way, spec, launch):
+            yield _Tried(way=way, needs=needs, choice=choice)
+
+
 def _chosen(
     spec: JobSpec, way: _Open, training: ResolvedTraining, launch: ResolvedLaunch, reasons: tuple[str, ...]
 ) -> Choice:
@@ -193,7 +210,8 @@ def _unknown(launch: ResolvedLaunch, way: _Open) -> tuple[str, ...]:
     return (f"{name}: nothing is known of its memory" + (", so activations are recomputed" * way.checkpointing),)
 
 
-def _told(choice: Choice, fastest: _Open, way: _Open, gpu: Gpu) -> Choice:
+def _told(tried: _Tried, fastest: _Open, gpu: Gpu) -> Choice:
+    way = tried.way
     reasons = [f"the fastest way that fits {gpu.name}, {gib(gpu.memory)}"]
     if way.strategy != fastest.strategy:
         reasons.append(f"{way.strategy}: a whole model with its states does not fit one GPU")
@@ -205,7 +223,7 @@ def _told(choice: Choice, fastest: _Open, way: _Open, gpu: Gpu) -> Choice:
         reasons.append("activations fit and are not recomputed")
     if way.micro < fastest.micro:
         reasons.append(f"micro-batches of {way.micro}: {fastest.micro} rows at once do not fit so")
-    return replace(choice, reasons=tuple(reasons))
+    return replace(tried.choice, reasons=tuple(reasons))
 
 
 def _fits_node(needs: Estimate, way: _Open, spec: JobSpec, launch: ResolvedLaunch) -> bool:

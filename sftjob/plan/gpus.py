@@ -37,7 +37,7 @@ GPUS: Final[tuple[tuple[str, Gpu], ...]] = (
     (r"a100", _gpu("A100 40 GB", 39.4, 312, _AMPERE)),
     (r"l40s", _gpu("L40S", 44.3, 362, "NVIDIA L40S data sheet")),
     (r"l40(?!s)", _gpu("L40", 44.3, 181, "NVIDIA L40 data sheet")),
-    (r"rtx-6000-ada", _gpu("RTX 6000 Ada", 47.4, 182, "NVIDIA Ada architecture white paper: half of the sparse rate")),
+    (r"rtx-6000-ada", _gpu("RTX 6000 Ada", 47.4, 364, "data sheet: half of the sparse rate, as of the L40S")),
     (r"rtx-5090", _gpu("RTX 5090", 31.3, 209.5, "NVIDIA RTX Blackwell architecture white paper")),
     (r"rtx-4090", _gpu("RTX 4090", 23.6, 165.2, "NVIDIA Ada architecture white paper, float32 sums")),
     (r"rtx-3090", _gpu("RTX 3090", 23.6, 71, "NVIDIA GA102 white paper, float32 sums")),

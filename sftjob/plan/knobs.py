@@ -53,10 +53,6 @@ def first_knob(
 def _turns(
     facts: ModelFacts, method: ResolvedMethod, training: ResolvedTraining, launch: ResolvedLaunch
 ) -> Iterator[_Turned]:
-    rows = training.per_device_eval_batch_size
-    if rows > training.per_device_train_batch_size:
-        fewer = training.model_copy(update={"per_device_eval_batch_size": rows // 2})
-        yield _Turned(("training.per_device_eval_batch_size", str(rows // 2), "nothing"), method, fewer, launch)
     yield from _batches(method, training, launch)
     yield from _launches(method, training, launch)
     if training.optim == "adamw_torch_fused" and launch.device == "cuda" and not launch.zero_stage:

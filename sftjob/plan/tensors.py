@@ -70,7 +70,6 @@ def moments(job: Job) -> dict[str, dict[str, int]]:
         "backward": _backward(job),
         "end of backward": _end_of_backward(job),
         "update": _update(job),
-        "held-out loss": _held_out_loss(job),
     }
     return {name: _nonzero({**always, **moment}) for name, moment in each.items()}
 
@@ -195,15 +194,6 @@ def _update(job: Job) -> dict[str, int]:
         "float32 gradients": 0
         if job.launch.offload_optimizer or not job.stage
         else job.share(job.trained.total * FP32, 1),
-    }
-
-
-def _held_out_loss(job: Job) -> dict[str, int]:
-    """Nothing is kept for a backward pass, but a person may ask for more rows at once than are trained on."""
-    tokens = job.training.per_device_eval_batch_size * job.training.max_length
-    return {
-        "activations": job.saved.backward * tokens,
-        "logits": _LOGITS_COPIES * FP32 * job.parts.vocab_size * tokens,
     }
 
 

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from sftjob.report.document import Curve
 
@@ -64,8 +65,10 @@ _DRAWN: Final[tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]] = (
     ("Host CPU in %", (("train", "host_cpu_percent", "-"),)),
 )
 """Title, and its lines: kind, quantity, matplotlib's style."""
-_LOGARITHMIC: Final = 100.0
+_LOGARITHMIC: Final = 10.0
 """Perplexities that differ by more than this factor are drawn on a logarithmic axis."""
+_FROM_ZERO: Final = ("_bytes", "_percent")
+"""Shares of a whole: an axis that begins elsewhere makes much of little."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,15 @@ def _draw(axes: Axes, curves: Sequence[Curve], lines: Sequence[tuple[str, str, s
     axes.margins(x=0.02)
     if _wide(curves, lines):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 6), useOffset=False)
+        # As many as fit would be chosen after the layout, too late for the width of their labels.
+        axes.locator_params(axis="y", nbins=6)
+        if lines[0][1].endswith(_FROM_ZERO):
+            axes.set_ylim(bottom=0)
     if len(axes.lines) > 1:
         for text in axes.legend(fontsize=9).get_texts():
             text.set_parse_math(False)

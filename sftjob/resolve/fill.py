@@ -39,7 +39,10 @@ def resolve_with_reasons(spec: JobSpec, facts: ModelFacts) -> tuple[ResolvedJob,
     rule = METHOD_RULES[spec.method.type]
     drafted = _launch(spec.launch)
     draft = _training(spec.training, facts, drafted, learning_rate=rule.learning_rate)
-    choice = choose(spec, facts, _method(spec.method, drafted, draft), draft, drafted)
+    drafted_method = _method(spec.method, drafted, draft)
+    # What cannot work at all is told before what does not fit.
+    check_combination(facts, drafted_method, draft, drafted, spec.export)
+    choice = choose(spec, facts, drafted_method, draft, drafted)
     launch, training = choice.launch, choice.training
     method = _method(spec.method, launch, training)
     check_combination(facts, method, training, launch, spec.export)
@@ -92,6 +95,8 @@ def _launch(launch: Launch) -> ResolvedLaunch:
         strategy=automatic if launch.strategy == "auto" else launch.strategy,
         offload_optimizer=_or(launch.offload_optimizer, False),
         offload_param=_or(launch.offload_param, False),
+        # The user's keys, until the configuration is whole: buffers of another size need other memory.
+        deepspeed=launch.deepspeed,
     )
 
 

@@ -31,7 +31,7 @@ _CONSEQUENCE: Final = "another rank is gone"
 """Begins what a rank says that its peer has taken along; the cause is told first."""
 _NAMED: Final = re.compile(r"node [0-9]+: ")
 _NAME_SECONDS: Final = 300.0
-"""How long a name of pod 0 may be unknown. A cluster's DNS learns it when the pod starts, and keeps a no for a while."""
+"""How long pod 0's name may be unknown. A cluster's DNS learns it when the pod starts, and keeps a no for a while."""
 _INDEX: Final = re.compile(r"([0-9]+)\.json")
 
 

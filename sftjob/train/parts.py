@@ -4,7 +4,6 @@ Uploads may take longer than the steps between two saves, so that steps are skip
 ones. Pod 0 takes the newest step that it has, says so in the store, and the others upload that one.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +15,8 @@ from sftjob.records import Part, Wanted, read_record
 from sftjob.storage import committed_by
 from sftjob.storage.base import exists
 from sftjob.train.attempt import Attempt, say
-from sftjob.train.background import Background
 from sftjob.train.membership import Peers
-from sftjob.train.publish import forget_local, newest_saved, saved_steps, upload_part
+from sftjob.train.publish import Uploader, forget_local, newest_saved, saved_steps, upload_part
 
 CRASHED_SECONDS: Final = 60.0
 """How long the end of a crashed attempt waits for parts: its peers may be gone, or may be uploading what they saved."""
@@ -86,8 +84,11 @@ class PartsOfPeers:
             return None
 
 
-class PartPublisher:
-    """For the other pods, in the place of `publish.Publisher`: a thread that uploads the steps that pod 0 asks for."""
+class PartPublisher(Uploader):
+    """For the other pods, in the place of `publish.Publisher`: uploads the steps that pod 0 asks for.
+
+    `drain` waits until the newest step that is saved has its COMMIT, or will not get one.
+    """
 
     def __init__(
         self, attempt: Attempt, peers: Peers, patience: Patience, *, resumed: int | None, look_seconds: float
@@ -97,32 +98,13 @@ class PartPublisher:
         Args:
             resumed: step of the COMMIT that this attempt continues from; None for a fresh start.
         """
+        super().__init__(resumed=resumed)
         self._attempt = attempt
         self._peers = peers
         self._patience = patience
         self._look_seconds = look_seconds
-        self._committed = resumed
         self._uploaded: int | None = None
-        self._last = threading.Event()
-        self._thread = Background(self._run, "parts")
-
-    @property
-    def committed(self) -> int | None:
-        """Newest step whose COMMIT is known to be in the store."""
-        return self._committed
-
-    def check(self) -> None:
-        """Raises what has stopped the uploading, if anything has."""
-        self._thread.check()
-
-    def drain(self, *checks: Callable[[], None]) -> None:
-        """Waits until the newest step that is saved has its COMMIT, or will not get one.
-
-        Args:
-            checks: are called while it waits; what they raise ends the waiting.
-        """
-        self._last.set()
-        self._thread.wait(*checks)
+        self._start("parts")
 
     def _run(self) -> None:
         while not self._last.wait(self._look_seconds):

@@ -39,8 +39,46 @@ class Parts(Protocol):
         ...
 
 
-class Publisher:
-    """A thread that publishes while ranks train. Ranks never wait for it."""
+class Uploader:
+    """A thread that makes durable what ranks save. Ranks never wait for it."""
+
+    def __init__(self, *, resumed: int | None) -> None:
+        """Whoever inherits this calls `_start` when all is there that `_run` needs.
+
+        Args:
+            resumed: step of the COMMIT that this attempt continues from; None for a fresh start.
+        """
+        self._committed = resumed
+        self._last = threading.Event()
+
+    @property
+    def committed(self) -> int | None:
+        """Newest step whose COMMIT is known to be in the store."""
+        return self._committed
+
+    def check(self) -> None:
+        """Raises what has stopped the uploading, if anything has."""
+        self._thread.check()
+
+    def drain(self, *checks: Callable[[], None]) -> None:
+        """Waits until everything that is saved is in the store. Call it when no rank writes any more.
+
+        Args:
+            checks: are called while it waits; what they raise ends the waiting.
+        """
+        self._last.set()
+        self._thread.wait(*checks)
+
+    def _start(self, name: str) -> None:
+        self._thread = Background(self._run, name)
+
+    def _run(self) -> None:
+        """Until `_last` is set, and then once more."""
+        raise NotImplementedError
+
+
+class Publisher(Uploader):
+    """Uploads the checkpoints of a node that leads, commits them, and uploads metrics and the environment."""
 
     def __init__(
         self,
@@ -56,34 +94,15 @@ class Publisher:
             resumed: step of the COMMIT that this attempt continues from; None for a fresh start.
             parts: of the other nodes, where there are any.
         """
+        super().__init__(resumed=resumed)
         self._attempt = attempt
         self._parts = parts
-        self._committed = resumed
         self._metrics = Segments(attempt.store, attempt.work.metrics, attempt=attempt.number)
         self._events = EventFiles(attempt.store, attempt.work.tensorboard, attempt=attempt.number)
         self._metrics_seconds = metrics_seconds
         self._looked_at = time.monotonic()
         self._environment_seen = False
-        self._last = threading.Event()
-        self._thread = Background(self._run, "publish")
-
-    @property
-    def committed(self) -> int | None:
-        """Newest step whose COMMIT is in the store."""
-        return self._committed
-
-    def check(self) -> None:
-        """Raises what has stopped the publishing, if anything has."""
-        self._thread.check()
-
-    def drain(self, *checks: Callable[[], None]) -> None:
-        """Waits until everything that is saved is in the store. Call it when no rank writes any more.
-
-        Args:
-            checks: are called while it waits; what they raise ends the waiting.
-        """
-        self._last.set()
-        self._thread.wait(*checks)
+        self._start("publish")
 
     def _run(self) -> None:
         last = False

@@ -204,7 +204,7 @@ class Wandb:
             os.environ.setdefault(_NO_ERROR_REPORTS, "false")
             wandb = wandb or import_module("wandb")
             run = wandb.init(**self._settings)
-            print(f"wandb: {run.url or 'offline'}", flush=True)
+            print(f"wandb: {'offline' if run.offline else run.url}", flush=True)
             # Steps of our own: an attempt that continues repeats some, and W&B's counter only goes up.
             run.define_metric("step")
             run.define_metric("*", step_metric="step")

@@ -26,7 +26,7 @@ from sftjob.train.opening import Run, held_folder, open_run, resolve_once, take_
 from sftjob.train.parts import CRASHED_SECONDS, PartPublisher, PartsOfPeers, Patience
 from sftjob.train.prepared import PREPARE
 from sftjob.train.processes import become_subreaper, descendants, kill_descendants
-from sftjob.train.publish import Publisher
+from sftjob.train.publish import Publisher, Uploader
 from sftjob.train.ranks import WORKER, Ranks
 from sftjob.train.settings import Settings
 from sftjob.train.staging import stage
@@ -136,7 +136,7 @@ class _Supervision:
             self._finish(verdict.step or 0, alive)
         return verdict
 
-    def _publisher(self, commit: Commit | None) -> Publisher | PartPublisher:
+    def _publisher(self, commit: Commit | None) -> Uploader:
         attempt, look_seconds = self._attempt, self._settings.look_seconds
         resumed = commit.step if commit else None
         if not self._leads:
@@ -150,7 +150,7 @@ class _Supervision:
             return None
         return NodePlace(settings.index, nodes, settings.master_addr or "", settings.master_port)
 
-    def _judge(self, ends: Sequence[RankEnd], publisher: Publisher | PartPublisher) -> Verdict:
+    def _judge(self, ends: Sequence[RankEnd], publisher: Uploader) -> Verdict:
         # Rank 0, which is pod 0's, exports for all.
         exported = self._attempt.work.exported.exists() or not self._leads
         return judge(ends, committed=publisher.committed, stopped=self._stop.requested, exported=exported)
@@ -188,9 +188,7 @@ class _Supervision:
             return verdict_of(error)
         return Verdict(ExitCode.DONE)
 
-    def _drain(
-        self, publisher: Publisher | PartPublisher, alive: Callable[[], None], ends: Sequence[RankEnd]
-    ) -> Verdict:
+    def _drain(self, publisher: Uploader, alive: Callable[[], None], ends: Sequence[RankEnd]) -> Verdict:
         """Done when everything that was saved is in the store."""
         if not all(end.orderly for end in ends):
             self._patience.limit(CRASHED_SECONDS)

@@ -133,6 +133,16 @@ ALONE: dict[str, tuple[ResolvedMethod, int, dict[str, Any]]] = {
     "full, one short row": (FULL, WIDE, {"per_device_train_batch_size": 1}),
     "full, accumulated": (FULL, WIDE, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
     "full, bf16": (FULL, SMALL, {"precision": "bf16"}),
+    "full, bf16, recomputed": (
+        FULL,
+        SMALL,
+        {
+            "precision": "bf16",
+            "gradient_checkpointing": True,
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 2,
+        },
+    ),
     "lora, bf16": (LORA, SMALL, {"precision": "bf16"}),
     "lora, dropout": (tiny.LORA, SMALL, {}),
     "lora, DoRA": (LORA.model_copy(update={"use_dora": True}), SMALL, {}),

@@ -17,7 +17,7 @@ from sftjob.data.messages import Message
 from sftjob.errors import InputMissing, StorageError
 from sftjob.evaluate.questions import HeldOutRow, questions
 from sftjob.plan import ModelFacts
-from sftjob.records import Answer, Export, FileEntry, Metric, PreparedData, ShardHeader, SplitCounts
+from sftjob.records import Answer, Environment, Export, FileEntry, Metric, PreparedData, ShardHeader, SplitCounts
 from sftjob.resolve import resolve
 from sftjob.spec import JobSpec, canonical_spec, run_id
 from sftjob.storage import FolderStore
@@ -163,6 +163,29 @@ class TestRecord:
         assert (record.trainable_parameters, record.total_parameters) == (0, 0)
         assert record.base_model == "someone/tiny"
         assert record.base_identity == f"someone/tiny@{REVISION}"
+
+    @pytest.mark.parametrize(
+        ("kind", "estimate", "told"), [("device", 300, 300), ("resident", 300, None), ("device", 0, None)]
+    )
+    def test_a_peak_has_the_estimate_beside_it_where_the_two_compare(
+        self, kind: str, estimate: int, told: int | None, tmp_path: Path
+    ) -> None:
+        subject = make_subject(FolderStore(tmp_path))
+        for step, peak in ((1, 100), (2, 250), (3, None)):
+            line = Metric(
+                attempt=1, step=step, epoch=0, loss=1, loss_hex="", time="", memory_bytes=peak, memory_kind=kind
+            )
+            subject.store.put_bytes(keys.metrics(1, step), line.to_json() + b"\n")
+        asked = {"memory_bytes": estimate} if estimate else {}
+        environment = Environment(
+            attempt=1, index=0, versions={}, device="", device_count=1, asked=asked, ran={"trainable_parameters": 7}
+        )
+        # Of the attempt before: the one that exported may have had nothing left to train.
+        subject.store.put_bytes(keys.environment(1, 0), environment.to_json())
+        record = evaluation_record(subject, [], held_out_digest="d")
+        assert (record.peak_memory_bytes, record.peak_memory_kind) == (250, kind)
+        assert record.estimated_memory_bytes == told
+        assert record.trainable_parameters == 7
 
     def test_settings_are_the_resolved_spec_in_dotted_paths(self, tmp_path: Path) -> None:
         subject = make_subject(

@@ -8,7 +8,7 @@ from sftjob.app.plan import Plan, as_json, check_fits, plan
 from sftjob.app.plan_text import plan_lines, verdict
 from sftjob.app.validate import validate
 from sftjob.contract import ExitCode
-from sftjob.errors import InputMissing, SpecError
+from sftjob.errors import ConfigurationError, InputMissing, SpecError
 from sftjob.spec import load_spec
 from tests.unit.plan.shapes import LLAMA_8B, LLAMA_70B
 
@@ -121,13 +121,17 @@ class TestPlan:
     def test_verdicts(self, spec: Path, config: Path, override: str, begins: str) -> None:
         assert verdict(planned(spec, config, override)).startswith(begins)
 
-    def test_a_model_that_is_not_here(self, spec: Path) -> None:
+    def test_a_model_that_is_not_here(self, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
         with pytest.raises(InputMissing) as caught:
             planned(spec, None)
         assert "--config" in str(caught.value)
         assert caught.value.problems[0].file.endswith("job.yaml")
 
-    @pytest.mark.parametrize(("content", "error"), [(None, InputMissing), ("{", SpecError)])
+    @pytest.mark.parametrize(
+        ("content", "error"), [(None, InputMissing), ("{", InputMissing), ("[]", ConfigurationError)]
+    )
     def test_a_config_that_cannot_be_read(
         self, spec: Path, tmp_path: Path, content: str | None, error: type[Exception]
     ) -> None:
@@ -139,10 +143,12 @@ class TestPlan:
 
 
 def test_what_is_moved_to_the_node_is_said(spec: Path, config: Path) -> None:
-    made = planned(spec, config, "method.type=full", "resources.memory=1Ti")
+    made = planned(spec, config, "method.type=full", "resources.memory=1Ti", rows=8000)
 
     assert "full, zero2, optimizer in the node's memory" in verdict(made)
-    assert "in node memory: optimizer states" in "\n".join(plan_lines(made))
+    text = "\n".join(plan_lines(made))
+    assert "in node memory: optimizer states" in text
+    assert "evaluation and updates in the node's memory come on top" in text
 
 
 class TestRefused:

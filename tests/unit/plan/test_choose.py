@@ -134,6 +134,15 @@ class TestBatches:
         long = resolved(LLAMA_8B, launch=on(H100), training={"max_length": 16_384})
         assert long.training.gradient_checkpointing
 
+    @pytest.mark.parametrize(("length", "recomputes"), [(6144, False), (7168, True)])
+    def test_leaves_some_room(self, length: int, recomputes: bool) -> None:
+        """Within 5 % of the memory an estimate may be wrong; only what a person has written goes there."""
+        asked = {"max_length": length, "train_batch_size": 1}
+
+        assert resolved(LLAMA_8B, launch=on(H100), training=asked).training.gradient_checkpointing is recomputes
+        kept = resolved(LLAMA_8B, launch=on(H100), training={**asked, "gradient_checkpointing": False})
+        assert 0.8 < estimate_of(kept).needed / (79.1 * 2**30) < 1
+
     @pytest.mark.parametrize("batch", [8, 12, 16, 64])
     @pytest.mark.parametrize("gpu", [L4, H100, None])
     @pytest.mark.parametrize("gpus", [1, 4])

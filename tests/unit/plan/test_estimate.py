@@ -141,16 +141,6 @@ class TestComponents:
             kept = two.moments["loss"]["activations"] - one.moments["loss"]["activations"]
             assert kept / 1024 == pytest.approx(measured, abs=16)
 
-    def test_more_held_out_rows_than_are_trained_on(self) -> None:
-        usual, many = (
-            estimate(EIGHT, LORA, training(max_length=4096, per_device_eval_batch_size=rows), launch())
-            for rows in (1, 16)
-        )
-
-        assert usual.moment == "loss"
-        assert many.moment == "held-out loss"
-        assert many.components["logits"] == 12 * 128_256 * 16 * 4096
-
     def test_a_mask_where_rows_differ(self) -> None:
         alone, packed = (
             estimate(EIGHT, LORA, training(max_length=4096, packing=packing), launch()).moments["loss"]["activations"]
@@ -276,14 +266,6 @@ class TestKnobs:
             expected["method.type"] = estimate(EIGHT, QLORA, asked, where)
         for field, turned in expected.items():
             assert found[field].gain == now - turned.needed > 0, field
-
-    def test_held_out_rows_come_first(self) -> None:
-        asked = training(max_length=4096, per_device_eval_batch_size=16)
-        knob = knobs(EIGHT, LORA, asked, launch())[0]
-
-        assert (knob.field, knob.value) == ("training.per_device_eval_batch_size", "8")
-        half = asked.model_copy(update={"per_device_eval_batch_size": 8})
-        assert knob.gain == estimate(EIGHT, LORA, asked, launch()).needed - estimate(EIGHT, LORA, half, launch()).needed
 
     def test_what_is_to_be_offloaded_names_its_strategy(self) -> None:
         """`launch.strategy: auto` refuses offloading by hand."""

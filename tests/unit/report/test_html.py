@@ -3,6 +3,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 from sftjob.report import report
+from sftjob.report.document import Curve
+from sftjob.report.plots import plots
 
 CANARY = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"{{ 7*7 }}"
 
@@ -93,6 +95,19 @@ def test_what_the_machine_told_is_drawn(make_evaluation: Any) -> None:
     page = report([plain.model_copy(update={"metrics": metrics})]).html
     assert page.count("<svg") == 7
     assert "GPU memory in GiB" in page
+
+
+def test_axes_are_read_without_a_calculator(make_evaluation: Any) -> None:
+    """Shares begin at 0, and a perplexity that falls a lot keeps its end apart, in plain numbers."""
+    plain = make_evaluation()
+    losses = {10: 4.0, 20: 0.7, 30: 0.5, 40: 0.3}
+    metrics = tuple(
+        line.model_copy(update={"loss": losses[line.step], "host_memory_bytes": 30 * 2**30 + line.step * 2**20})
+        for line in plain.metrics
+    )
+    drawn = {plot.title: set(re.findall(r">([^<>]+)</text>", plot.svg)) for plot in plots([Curve("run", metrics)])}
+    assert {"2", "5", "50"} <= drawn["Perplexity"]
+    assert "0" in drawn["Host memory in GiB"]
 
 
 def test_memory_says_what_it_is(make_evaluation: Any) -> None:

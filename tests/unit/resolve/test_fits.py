@@ -89,6 +89,20 @@ def test_four_bits_miss_experts() -> None:
     assert make_job(MIXTURE)
 
 
+def test_what_cannot_work_is_told_before_what_does_not_fit() -> None:
+    large = MIXTURE.model_copy(update={"hidden_size": 8192, "num_hidden_layers": 80, "intermediate_size": 28672})
+    launch = {"gpus_per_node": 1, "gpu": "NVIDIA-L4"}
+    assert "launch.gpu" in refusal(large, launch=launch)
+    assert refusal(large, method={"type": "qlora"}, launch=launch).startswith("method.type: ")
+
+
+def test_the_user_s_buffers_count() -> None:
+    keys = {"zero_optimization": {"reduce_bucket_size": 40_000_000_000}}
+    launch = zero3(gpu="NVIDIA-H100-80GB-HBM3")
+    assert make_job(launch=launch)
+    assert "launch.gpu" in refusal(launch={**launch, "deepspeed": keys})
+
+
 def test_a_whole_model_has_nothing_to_merge() -> None:
     assert make_job(export={"merge": True})
     assert refusal(method={"type": "full"}, export={"merge": True}) == (

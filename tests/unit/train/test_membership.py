@@ -2,6 +2,8 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,9 +11,11 @@ from sftjob.contract import ExitCode, keys
 from sftjob.errors import Hang, Superseded, Unavailable
 from sftjob.records import Claim, PodClaim, Result
 from sftjob.storage import FolderStore, Lease
+from sftjob.train import supervisor
 from sftjob.train.attempt import Attempt
 from sftjob.train.membership import Peers, agree, await_name, named
-from sftjob.train.stop import Interrupted
+from sftjob.train.settings import Settings
+from sftjob.train.stop import Grace, Interrupted, StopRequest
 from sftjob.train.verdict import Judged, Verdict
 
 CRASH = Verdict(ExitCode.CRASH, "node 0: oops")
@@ -202,3 +206,14 @@ class TestName:
     def test_an_address_is_its_own_name(self, capsys: pytest.CaptureFixture[str]) -> None:
         await_name("127.0.0.1", look_seconds=0.001, seconds=0.0)
         assert not capsys.readouterr().out
+
+    def test_it_is_awaited_before_anything_is_loaded(self, three: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+        order: list[str] = []
+        monkeypatch.setattr(supervisor, "await_name", lambda host, **_: order.append(host))
+        monkeypatch.setattr(supervisor, "stage", lambda *_, **__: order.append("staged"))
+        settings = Settings(spec=Path("s"), work=Path("w"), inputs={}, master_addr="job-0.service")
+        run: Any = None
+        supervision = supervisor._Supervision(run, three, settings, supervisor.Programs(), StopRequest(Grace(9.0)))
+        supervision._peers.stop()
+        supervision._stage()
+        assert order == ["job-0.service", "staged"]

@@ -117,9 +117,9 @@ def test_two_pods_train_commit_and_end_together(pods: Pods) -> None:
 
 def test_ranks_are_told_their_place_and_where_they_meet(pods: Pods) -> None:
     script = [["environment_variables", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]]
-    pods.play([*script, *DONE], [*script, *PEER_DONE], master_addr="node-0", master_port=4000)
+    pods.play([*script, *DONE], [*script, *PEER_DONE], master_addr="localhost", master_port=4000)
     told = [json.loads((pods.stage.folder / f"variables-{index}").read_text()) for index in (0, 1)]
-    assert told == [["0", "0", "2", "node-0", "4000"], ["1", "0", "2", "node-0", "4000"]]
+    assert told == [["0", "0", "2", "localhost", "4000"], ["1", "0", "2", "localhost", "4000"]]
 
 
 def test_the_next_attempt_restores_the_union_of_the_parts_on_each_node(pods: Pods) -> None:

@@ -40,9 +40,8 @@ class FakeWandb:
         self.settings = settings
         return self
 
-    @property
-    def url(self) -> str:
-        return "https://wandb.example/e/p/runs/tiny"
+    offline = False
+    url = "https://wandb.example/e/p/runs/tiny"
 
     def define_metric(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -116,6 +115,7 @@ def test_a_wandb_that_hangs_stalls_nothing(
         assert left_behind()
     finally:
         gate.set()
+        sink._thread.join()
 
 
 def test_a_rank_that_leaves_wandb_behind_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +123,13 @@ def test_a_rank_that_leaves_wandb_behind_ends_at_once(monkeypatch: pytest.Monkey
     done = RankResult(rank=0, exit_code=ExitCode.DONE, time="t")
     monkeypatch.setattr(worker, "die_with_parent", lambda: None)
     monkeypatch.setattr(worker, "run_rank", lambda *args, **kwargs: done)
-    monkeypatch.setattr(worker.signal, "signal", lambda *args: None)
-    monkeypatch.setattr(worker.os, "_exit", lambda code: pytest.fail("an orderly end was possible"))
+    monkeypatch.setattr("signal.signal", lambda *args: None)
+    monkeypatch.setattr("os._exit", lambda code: pytest.fail("an orderly end was possible"))
     monkeypatch.setattr(worker, "left_behind", lambda: False)
     assert worker.main(["--work", "w"]) == ExitCode.DONE
     ends: list[int] = []
     monkeypatch.setattr(worker, "left_behind", lambda: True)
-    monkeypatch.setattr(worker.os, "_exit", ends.append)
+    monkeypatch.setattr("os._exit", ends.append)
     worker.main(["--work", "w"])
     assert ends == [ExitCode.DONE]
 
