@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sftjob.app.plan import Plan
 from sftjob.plan.flops import EFFICIENCY
 from sftjob.plan.text import gib
+from sftjob.report.words import plural
 
 
 def plan_lines(planned: Plan) -> Iterator[str]:
@@ -49,10 +50,10 @@ def _chosen(planned: Plan) -> Iterator[str]:
         f"trains   {needs.trainable:,} of {needs.parameters:,} parameters, {job.launch.world_size} x "
         f"{job.launch.gpu or job.launch.device}"
     )
+    times = plural(training.gradient_accumulation_steps, "time")
     yield (
-        f"step     {job.rows_per_step} rows: {training.per_device_train_batch_size} at once, "
-        f"{training.gradient_accumulation_steps} times, {job.launch.world_size} processes; "
-        f"{training.max_length} tokens a row"
+        f"step     {job.rows_per_step} rows: {training.per_device_train_batch_size} at once, {times}, in "
+        f"{plural(job.launch.world_size, 'process', 'processes')}; {training.max_length} tokens a row"
     )
     for reason in planned.reasons:
         yield f"chosen   {reason}"

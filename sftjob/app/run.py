@@ -42,6 +42,11 @@ class FinishedRun:
     def uri(self) -> str:
         return self.store.uri
 
+    @property
+    def export_uri(self) -> str:
+        """Where the final weights lie."""
+        return f"{self.uri}/{keys.export(self._export().attempt)}"
+
     def evaluation(self) -> Evaluation:
         """Scores and answers of base and tuned model.
 
@@ -54,9 +59,11 @@ class FinishedRun:
 
     def save(self, folder: Path) -> Path:
         """Fetches the final weights, tokenizer and template, every file verified, and returns `folder`."""
-        export = read_record(Export, self.store.get_bytes(keys.SUCCESS), keys.SUCCESS)
-        fetch_files(self.store, export.files, folder)
+        fetch_files(self.store, self._export().files, folder)
         return folder
+
+    def _export(self) -> Export:
+        return read_record(Export, self.store.get_bytes(keys.SUCCESS), keys.SUCCESS)
 
 
 def run(

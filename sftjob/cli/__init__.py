@@ -56,7 +56,7 @@ def run(
         raise typer.Exit(failed.exit_code) from failed
     if finished.evaluated:
         _show([finished.store], None)
-    say(f"model    {finished.uri}/_SUCCESS names its files")
+    say(f"model    {finished.export_uri}")
 
 
 @app.command()

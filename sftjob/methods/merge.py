@@ -130,14 +130,14 @@ def require(parity: MergeParity) -> None:
             f"the merged model's logits differ from the adapter's {extent} {difference:.4f} of their size ({where}), "
             f"more than {parity.tolerance}",
             field="export.merge_tolerance",
-            hint="set export.merge: false and publish the adapter, or raise it if a merge so far off will do",
+            hint="use the adapter as it is (export.merge: false), or allow more here or by `sftjob merge --tolerance`",
         )
     if parity.effect is not None and not parity.difference.mean < parity.effect.mean:
         raise ConfigurationError(
             f"bf16 cannot hold this adapter: merging moves logits by {parity.difference.mean:.4f} of their size, "
             f"the adapter itself by {parity.effect.mean:.4f} ({where})",
             field="export.merge",
-            hint="set export.merge: false and publish the adapter, or train it further",
+            hint="use the adapter as it is (export.merge: false), or train it further",
         )
 
 

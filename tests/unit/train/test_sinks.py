@@ -168,7 +168,7 @@ def test_a_full_disk_ends_tensorboard_alone(
 def test_what_is_missing_is_told_at_once(
     installed: bool, environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     with pytest.raises(ConfigurationError) as caught:
         require(WANDB, environment)
     assert told in str(caught.value)
@@ -177,7 +177,7 @@ def test_what_is_missing_is_told_at_once(
 
 @pytest.mark.parametrize("way", ["variable", "netrc", "offline"])
 def test_a_key_may_come_three_ways(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password k\n")
     ways = {
         "variable": {"WANDB_API_KEY": "k", "NETRC": "/nowhere"},
