@@ -12,6 +12,8 @@ from sftjob.resolved import ResolvedLaunch
 _TIMEOUT: Final = timedelta(minutes=30)
 """Of a collective: how long ranks wait for one that still loads or saves."""
 
+_SHARED_MEMORY: Final = "deepspeed_shm_comm"
+
 
 def join_deepspeed(launch: ResolvedLaunch) -> None:
     """Joins the ranks. Call it before the trainer's arguments are made and the model is loaded.
@@ -21,6 +23,8 @@ def join_deepspeed(launch: ResolvedLaunch) -> None:
     import deepspeed  # noqa: PLC0415 - takes seconds, and most jobs need none of it
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Otherwise it compiles a reduction of its own on a CPU, on the spot, and ends where there is no compiler.
+    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
     backend = "gloo" if launch.device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=_TIMEOUT)
 
