@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sftjob.app import model_config
 from sftjob.app.manifests import resolved_yaml
-from sftjob.errors import SftjobError
+from sftjob.errors import SftjobError, Unavailable
 
 SPEC = """\
 name: job
@@ -50,8 +51,10 @@ def test_a_local_model_needs_no_config(spec: Path, model: Path, tmp_path: Path) 
 
 
 def test_a_hub_out_of_reach_asks_for_the_file(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    def out_of_reach(*_where: object, **_options: object) -> None:
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(model_config, "fetch_config", out_of_reach)
     with pytest.raises(SftjobError) as caught:
         resolved_yaml(spec, [])
     assert str(caught.value).startswith(f"{spec}:2: model: the config of a/b cannot be had from the hub")

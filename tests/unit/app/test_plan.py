@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from sftjob.app import model_config
 from sftjob.app.plan import Plan, as_json, check_fits, plan
 from sftjob.app.plan_text import plan_lines, verdict
 from sftjob.app.validate import validate
 from sftjob.contract import ExitCode
-from sftjob.errors import ConfigurationError, InputMissing, SpecError
+from sftjob.errors import ConfigurationError, InputMissing, SpecError, Unavailable
 from sftjob.spec import load_spec
 from tests.unit.plan.shapes import LLAMA_8B, LLAMA_70B
 
@@ -44,6 +45,10 @@ def config(tmp_path: Path) -> Path:
 def planned(spec: Path, config: Path | None, *overrides: str, **given: Any) -> Plan:
     # So little that nothing can be moved to the node.
     return plan(load_spec(spec, overrides=["resources.memory=8Gi", *overrides]), config=config, **given)
+
+
+def _out_of_reach(*_where: object, **_options: object) -> None:
+    raise Unavailable("no answer")
 
 
 class TestPlan:
@@ -122,9 +127,8 @@ class TestPlan:
         assert verdict(planned(spec, config, override)).startswith(begins)
 
     def test_a_model_that_is_not_here(self, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-        with pytest.raises(InputMissing) as caught:
+        monkeypatch.setattr(model_config, "fetch_config", _out_of_reach)
+        with pytest.raises(Unavailable) as caught:
             planned(spec, None)
         assert "--config" in str(caught.value)
         assert caught.value.problems[0].file.endswith("job.yaml")

@@ -18,12 +18,16 @@ def test_margins_shrink_with_a_short_grace_period(total: float, terminate: float
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
-    with StopRequest(Grace(600)) as stop:
-        stop.check()
-        os.kill(os.getpid(), number)
-        assert stop.requested
-        with pytest.raises(Interrupted):
+    before = signal.signal(number, signal.SIG_DFL)  # nohup, around these tests, ignores some on purpose
+    try:
+        with StopRequest(Grace(600)) as stop:
             stop.check()
+            os.kill(os.getpid(), number)
+            assert stop.requested
+            with pytest.raises(Interrupted):
+                stop.check()
+    finally:
+        signal.signal(number, before)
 
 
 def test_handlers_are_restored() -> None:
