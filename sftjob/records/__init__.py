@@ -8,7 +8,7 @@ from sftjob.records.attempts import Claim, Lease, PodClaim, Result, Start
 from sftjob.records.base import Record, Stored, read_record
 from sftjob.records.data import Audit, LengthBin, PreparedData, SplitAudit, SplitCounts
 from sftjob.records.evaluation import Answer, Evaluation, EvaluationManifest, Score, ShardHeader
-from sftjob.records.training import Environment, Metric
+from sftjob.records.training import Environment, Metric, Reading
 from sftjob.records.weights import Commit, Export, FileEntry, LogitDifference, MergedModel, MergeParity, Part, Wanted
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "PodClaim",
     "PreparedData",
+    "Reading",
     "Record",
     "Result",
     "Score",

@@ -5,7 +5,25 @@ from typing import Literal
 from sftjob.records.base import Record, Stored
 
 
-class Metric(Stored):
+class Reading(Stored):
+    """One look at rank 0's node; None where there was nothing to read."""
+
+    gpu_memory_bytes: int | None = None
+    """Used on the fullest of the run's GPUs there, by every process."""
+    gpu_utilisation_percent: float | None = None
+    """Mean over the GPUs of the share of the last moment (up to a second) in which a kernel ran."""
+    gpu_power_watts: float | None = None
+    """Of all GPUs together."""
+    gpu_temperature_celsius: float | None = None
+    """Of the hottest GPU."""
+    host_cpu_percent: float | None = None
+    """Of the CPU time that was to be had since the reading before."""
+    host_memory_bytes: int | None = None
+    """What an out-of-memory kill goes by: the cgroup's without reclaimable cache, or the machine's without a limit."""
+    host_memory_limit_bytes: int | None = None
+
+
+class Metric(Reading):
     """One line of metrics/<n>/<segment>.jsonl."""
 
     kind: Literal["train", "eval"] = "train"
@@ -28,19 +46,6 @@ class Metric(Stored):
     """Peak so far of rank 0: device memory on a GPU, resident set on a CPU."""
     memory_kind: Literal["device", "resident"] | None = None
     """Which of the two `memory_bytes` is; None in lines of older versions."""
-    gpu_memory_bytes: int | None = None
-    """Used on the fullest of the GPUs of rank 0's node, by every process; this and the following are of that moment."""
-    gpu_utilisation_percent: float | None = None
-    """Mean over the node's GPUs."""
-    gpu_power_watts: float | None = None
-    """Sum over the node's GPUs."""
-    gpu_temperature_celsius: float | None = None
-    """Of the node's hottest GPU."""
-    host_cpu_percent: float | None = None
-    """Of the CPU time that the pod or machine had since the line before."""
-    host_memory_bytes: int | None = None
-    """What counts towards an out-of-memory kill of the pod, or of the machine where no cgroup limits it."""
-    host_memory_limit_bytes: int | None = None
     time: str
 
 

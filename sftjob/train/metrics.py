@@ -52,7 +52,7 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc] # untyped base class
                 learning_rate=logs.get("learning_rate"),
                 grad_norm=logs.get("grad_norm"),
                 tokens_per_second=logs.get("tokens_per_second"),
-                **self._monitor.read().known(),
+                **self._monitor.read().model_dump(),
             )
 
     def on_evaluate(

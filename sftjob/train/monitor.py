@@ -6,37 +6,14 @@ Whatever cannot be read is left out without a word.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from sftjob.records import Reading
+
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _PROC: Final = Path("/proc")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One look at a node; None where there is nothing to read. Field names are those of `Metric`."""
-
-    gpu_memory_bytes: int | None = None
-    """Used on the fullest of this run's GPUs here, by every process."""
-    gpu_utilisation_percent: float | None = None
-    """Mean over the GPUs of the share of the last moment (up to a second) in which a kernel ran."""
-    gpu_power_watts: float | None = None
-    """Of all GPUs together."""
-    gpu_temperature_celsius: float | None = None
-    """Of the hottest GPU."""
-    host_cpu_percent: float | None = None
-    """Of the CPU time that was to be had since the reading before."""
-    host_memory_bytes: int | None = None
-    """What an out-of-memory kill goes by: the cgroup's without reclaimable cache, or the machine's without a limit."""
-    host_memory_limit_bytes: int | None = None
-
-    def known(self) -> dict[str, float]:
-        """Field → value of what could be read."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
 
 
 class Monitor:

@@ -93,16 +93,18 @@ def run_rank(work: WorkDir, rank: int, local_rank: int, world_size: int, *, bar:
 
 def library_environment(environment: Mapping[str, str], job: ResolvedJob, world_size: int) -> dict[str, str | None]:
     """Variables that the libraries of a rank must find (None: must not find) when they are imported."""
-    device: dict[str, str | None] = {"DS_ACCELERATOR": "cpu"} if job.launch.device == "cpu" else {}
+    device: dict[str, str | None] = {}
+    if job.launch.device == "cpu":
+        # On a machine that has GPUs, too: whoever asks for one must find none.
+        device = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    elif world_size == 1:
+        # Trainer would spread a single process over all GPUs that it sees.
+        device = {"CUDA_VISIBLE_DEVICES": environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
     if world_size > 1:
         return {**_LIBRARY_SETTINGS, **device}
-    # Trainer would spread a single process over all GPUs that it sees.
-    first_gpu = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    if job.launch.zero_stage:
-        return {"CUDA_VISIBLE_DEVICES": first_gpu, **_LIBRARY_SETTINGS, **device, **_GANG_OF_ONE}
-    # Accelerate would look for a rendezvous.
+    # Without DeepSpeed accelerate would look for a rendezvous.
     alone: dict[str, str | None] = dict.fromkeys(_TORCHRUN_VARIABLES)
-    return {**_LIBRARY_SETTINGS, **device, **alone, "CUDA_VISIBLE_DEVICES": first_gpu}
+    return {**_LIBRARY_SETTINGS, **device, **(_GANG_OF_ONE if job.launch.zero_stage else alone)}
 
 
 def verdict(error: BaseException, job: ResolvedJob | None) -> tuple[ExitCode, str]:

@@ -46,7 +46,7 @@ def host(root: Path, **files: str) -> Host:
 class TestMonitor:
     def test_gpus_are_summed_up_and_what_one_does_not_tell_is_left_out(self, tmp_path: Path) -> None:
         reading = Monitor(["GPU-a", "GPU-b"], nvml=Nvml(), host=host(tmp_path)).read()
-        assert reading.known() == {
+        assert reading.model_dump(exclude_none=True) == {
             "gpu_memory_bytes": 40,
             "gpu_utilisation_percent": 95.0,
             "gpu_power_watts": 350.5,
@@ -57,7 +57,7 @@ class TestMonitor:
     def test_without_nvml_nothing_is_read_or_said(
         self, gpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert Monitor(gpus, nvml=Nvml(), host=host(tmp_path)).read().known() == {}
+        assert Monitor(gpus, nvml=Nvml(), host=host(tmp_path)).read().model_dump(exclude_none=True) == {}
         assert capsys.readouterr() == ("", "")
 
     def test_this_machine_has_memory(self) -> None:

@@ -59,7 +59,17 @@ class TestLibraryEnvironment:
         made = library_environment(given, tiny.job(device="cuda"), 1)
         assert (made["RANK"], made["WORLD_SIZE"], made["CUDA_VISIBLE_DEVICES"]) == (None, None, "3")
         assert "DS_ACCELERATOR" not in made
-        assert library_environment({}, tiny.job(), 1)["CUDA_VISIBLE_DEVICES"] == "0"
+        assert library_environment({}, tiny.job(device="cuda"), 1)["CUDA_VISIBLE_DEVICES"] == "0"
+
+    def test_a_job_for_the_cpu_sees_no_gpu(self) -> None:
+        for processes in (1, 2):
+            made = library_environment({"CUDA_VISIBLE_DEVICES": "3,4"}, tiny.job(processes=processes), processes)
+            assert made["CUDA_VISIBLE_DEVICES"] == ""
+
+    def test_deepspeed_alone_has_a_rendezvous_of_one(self) -> None:
+        made = library_environment({}, tiny.job(device="cuda", strategy="zero2"), 1)
+        assert (made["RANK"], made["WORLD_SIZE"], made["MASTER_ADDR"]) == ("0", "1", "127.0.0.1")
+        assert made["CUDA_VISIBLE_DEVICES"] == "0"
 
     def test_ranks_keep_torchruns_variables(self) -> None:
         made = library_environment({"RANK": "1"}, tiny.job(processes=2), 2)
@@ -68,6 +78,7 @@ class TestLibraryEnvironment:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "DS_ACCELERATOR": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
         }
 
 
