@@ -20,6 +20,11 @@ def test_every_knob_is_turned(variants: Variants) -> None:
     assert {path for path, specs in variants.items() if len(specs) < 2} <= FIXED
 
 
+def test_what_changes_weights_is_this_and_no_more() -> None:
+    """Written out: the tests below take the list's word for it."""
+    assert IDENTITY_BLOCKS == ("model", "data", "method", "training", "launch", "salt")
+
+
 @pytest.mark.parametrize("block", IDENTITY_BLOCKS)
 def test_each_value_of_what_changes_weights_is_another_run(
     block: str, variants: Variants, base: dict[str, Any]
