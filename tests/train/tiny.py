@@ -40,8 +40,15 @@ BASE_VOCAB = 64
 IM_START, IM_END = BASE_VOCAB, BASE_VOCAB + 1
 VOCAB = BASE_VOCAB + 2
 SEED = 7
-SHARE_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-"""ZeRO-3 leaves tensors below 100,000 elements whole in every process: all of them, in a model this small."""
+SHARE_ALL = {
+    "zero_optimization": {
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
+        "stage3_prefetch_bucket_size": 0,
+    }
+}
+"""ZeRO-3 keeps small tensors whole, and large ones while there is room: all of them, in a model of this size."""
 FULL = ResolvedFull()
 LORA = ResolvedLora(r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear")
 QLORA = ResolvedQlora(**LORA.model_dump(exclude={"type"}), bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
