@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     SPEC = 64
     DATA = 65
     INPUT = 66
+    CLUSTER = 69
     CRASH = 70
     DISK_FULL = 73
     STORAGE = 74
@@ -56,6 +57,7 @@ _MEANING: Final[dict[ExitCode, str]] = {
     ExitCode.SPEC: "the spec or the command line is wrong",
     ExitCode.DATA: "the data are wrong",
     ExitCode.INPUT: "an input is missing",
+    ExitCode.CLUSTER: "the cluster does not answer, or not as it should",
     ExitCode.CRASH: "crashed",
     ExitCode.DISK_FULL: "the disk is full",
     ExitCode.STORAGE: "the object store does not answer",
@@ -106,10 +108,29 @@ class Env(StrEnum):
     """Where runs live when the spec does not say (the platform's half)."""
     INPUTS = "SFTJOB_INPUTS"
     """JSON object {sha256: local path} of pinned inputs that need no fetching; only `sftjob run` sets it."""
+    CACHE = "SFTJOB_CACHE"
+    """Folder in which base models are kept for other pods; without it each pod fetches its own."""
+    TRAIN = "SFTJOB_TRAIN"
+    """Of the gate: the training that it watches, as `job/NAME` or `jobset/NAME`."""
+    EVAL = "SFTJOB_EVAL"
+    """Of the gate: the name of the evaluation Job that it lets start."""
+    NAMESPACE = "SFTJOB_NAMESPACE"
+    """Of the gate: where both are."""
+    QUEUE = "SFTJOB_QUEUE"
+    """Of the gate: the Kueue queue that the evaluation is handed to; absent without Kueue."""
     DIE_WITH_PARENT = "SFTJOB_DIE_WITH_PARENT"
     """`1`: the supervisor ends when its parent does; only `sftjob run` sets it."""
     FAULT = "SFTJOB_FAULT"
     """`point:action:nth[:rank]`, a fault that tests inject; see `sftjob.train.fault`."""
+
+
+class UserEnv(StrEnum):
+    """Environment variables that a person may set for the command line."""
+
+    PROFILE = "SFTJOB_PROFILE"
+    """File or name of the profile where `--profile` is left out."""
+    ENDPOINT_URL = "SFTJOB_ENDPOINT_URL"
+    """The store as this machine reaches it, where pods use another address."""
 
 
 class Mount(StrEnum):
@@ -117,6 +138,7 @@ class Mount(StrEnum):
 
     SPEC = "/etc/sftjob"
     WORK = "/workspace"
+    CACHE = "/cache"
     CREDENTIALS = "/var/run/secrets/sftjob/aws"
     HUB_TOKEN = "/var/run/secrets/sftjob/hub"
 
@@ -131,6 +153,8 @@ class Label(StrEnum):
     COMPONENT = "app.kubernetes.io/component"
     MANAGED_BY = "app.kubernetes.io/managed-by"
     RUN_ID = "sftjob.dev/run-id"
+    REVISION = "sftjob.dev/revision"
+    """Tells the objects of one rendering of a run from those of another image, size or evaluation."""
 
 
 class Component(StrEnum):
@@ -251,3 +275,8 @@ class keys:  # noqa: N801 - a namespace of functions, read as `keys.commit(7)`
     def input(sha256: str, name: str = "") -> str:
         """Relative to `<storage.uri>/`, not to the run: staged inputs are shared by runs."""
         return f"inputs/{sha256}/{name}"
+
+    @staticmethod
+    def input_manifest(sha256: str) -> str:
+        """Beside the input's files, since one of them may have any name; written last."""
+        return f"inputs/{sha256}.json"

@@ -4,6 +4,10 @@
     ├── SpecError            64  the spec or the command line is wrong
     ├── DataError            65  a row or a data set is wrong
     ├── InputMissing         66  a file, model, revision or data set is not there
+    │   └── ObjectMissing        no such object or namespace in the cluster
+    ├── ClusterError         69  the cluster does not answer as it should
+    │   ├── ClusterUnavailable   no cluster is configured, or none answers
+    │   └── Conflict             somebody else has changed the object
     ├── CrashError           70  a rank died
     ├── DiskFull             73  no space left
     ├── StorageError         74  the object store does not answer
@@ -81,6 +85,22 @@ class DataError(SftjobError):
 
 class InputMissing(SftjobError):
     exit_code = ExitCode.INPUT
+
+
+class ObjectMissing(InputMissing):
+    """No such object or namespace in the cluster."""
+
+
+class ClusterError(SftjobError):
+    exit_code = ExitCode.CLUSTER
+
+
+class ClusterUnavailable(ClusterError):
+    """No cluster is configured, or none answers."""
+
+
+class Conflict(ClusterError):
+    """Somebody else has changed the object, or owns the field."""
 
 
 class CrashError(SftjobError):

@@ -11,6 +11,17 @@ from sftjob.spec.training import Training
 from sftjob.spec.types import LocalPath, Quantity, S3Uri, SpecModel
 
 
+class EvaluationResources(SpecModel):
+    """What the evaluation's container asks for; what is left out is as in training."""
+
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    """One without it, where training has GPUs."""
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    ephemeral_storage: Quantity | None = None
+    shared_memory: Quantity | None = None
+
+
 class Resources(SpecModel):
     """What the training container asks of its node, GPUs apart."""
 
@@ -21,6 +32,7 @@ class Resources(SpecModel):
     """Size of /dev/shm, which the container runtime limits to 64 MiB by itself."""
     require_fit: bool = True
     """Refuse a job that needs more memory than its GPU has, by the planner's estimate."""
+    evaluation: EvaluationResources = EvaluationResources()
 
 
 class Storage(SpecModel):
@@ -82,6 +94,8 @@ class Kubernetes(SpecModel):
     """Seconds until a finished Job is deleted; its results stay in the store."""
     termination_grace_period_seconds: int = Field(default=600, ge=90)
     """Seconds between SIGTERM and SIGKILL, in which a checkpoint is saved and uploaded."""
+    evaluation: Literal["gate", "cli", "never"] = "gate"
+    """Who starts the evaluation when training is done: a small Job in the cluster, `sftjob wait`, or nobody."""
     retries: int = Field(default=3, ge=0, le=100)
     """Crashes after which the Job gives up; interruptions do not count."""
     active_deadline_seconds: PositiveInt | None = None

@@ -10,6 +10,10 @@ MAX_NAME: Final = 63
 """Characters of a DNS label, which a pod's name and hostname must be (RFC 1123)."""
 _POD_SUFFIX: Final = "-xxxxx"
 """What Kubernetes adds to the name of a Job's pod, after `-<index>` where the Job is indexed."""
+JOBSET_WORKER: Final = "w"
+"""The replicated Job of a JobSet: short, since names are; no `n`, which YAML 1.1 takes for false."""
+JOBSET_CHILD: Final = f"-{JOBSET_WORKER}-0"
+"""What a JobSet adds to its name for the Job that it makes."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{4,64}")
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
@@ -32,22 +36,28 @@ def config_map_name(run_id: str, digest: str) -> str:
     return f"{_stem(run_id, digest)}-spec"
 
 
+def cache_claim_name(run_id: str, digest: str) -> str:
+    """Name of the volume claim that a run brings for base models."""
+    return f"{_stem(run_id, digest)}-cache"
+
+
 def service_account_name(run_id: str, digest: str) -> str:
     """Name of the service account of the training and evaluation pods."""
     return f"{_stem(run_id, digest)}-pods"
 
 
-def check(run_id: str, *, pods: int) -> None:
+def check(run_id: str, *, pods: int, child: str = "") -> None:
     """Makes the longest name that a run's objects and pods will have.
 
     Args:
         pods: pods of the training Job, which are numbered from 0.
+        child: what stands between the name of the training and the numbers of its pods.
 
     Raises:
         SpecError: the name of the last pod is longer than a DNS label, or is none; `field` is `name`.
     """
     longest = max((object_name(run_id, "0000", component) for component in Component), key=len)
-    pod = f"{longest}-{pods - 1}{_POD_SUFFIX}"
+    pod = f"{longest}{child}-{pods - 1}{_POD_SUFFIX}"
     if len(pod) > MAX_NAME:
         raise SpecError(
             f"pod names would have {len(pod)} characters, Kubernetes allows {MAX_NAME}",

@@ -38,6 +38,15 @@ PATTERNS: Final[dict[str, tuple[str, str]]] = {
     ),
     r"^https?://[^\s@?#]+$": ("an http address", "write `https://host:port`"),
     r"^[a-z0-9-]{1,64}$": ("a region", "write one such as `eu-central-1`"),
+    r"^[-A-Za-z0-9./_]+$": ("a node label", "write its key, for instance `topology.kubernetes.io/zone`"),
+    r"^([a-z0-9.-]+/)?[A-Za-z0-9][-A-Za-z0-9_.]*$": (
+        "a node label",
+        "write its key, for instance `nvidia.com/gpu.product`",
+    ),
+    r"^nvidia\.com/(gpu|gpu\.shared|mig-[0-9]+g\.[0-9]+gb(\.me)?)$": (
+        "a GPU resource",
+        "write `nvidia.com/gpu`, `nvidia.com/gpu.shared` or a slice such as `nvidia.com/mig-1g.10gb`",
+    ),
     r"^\S+$": ("an image", "write `registry/repository@sha256:…`"),
 }
 """What each pattern of the models is called, and how to write one; a test compares it with the schemas."""

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-_SUFFIXES: Final = {
+SUFFIXES: Final = {
     "": Decimal(1),
     "m": Decimal("0.001"),
     "k": Decimal(10**3),
@@ -45,5 +45,5 @@ class SpecModel(BaseModel):
 
 def quantity(value: str) -> Decimal:
     """The number behind a Kubernetes quantity: cores for `500m`, bytes for `16Gi`."""
-    digits = value.rstrip("".join({letter for suffix in _SUFFIXES for letter in suffix}))
-    return Decimal(digits) * _SUFFIXES[value[len(digits) :]]
+    digits = value.rstrip("".join({letter for suffix in SUFFIXES for letter in suffix}))
+    return Decimal(digits) * SUFFIXES[value[len(digits) :]]

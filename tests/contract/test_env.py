@@ -32,7 +32,7 @@ def used(modules: Modules, *, laptop: bool) -> set[Env]:
 
 
 def rendered() -> set[str]:
-    """Names of all variables of a pod that has everything."""
+    """Names of all variables of the pods of a job that has everything."""
     spec = JobSpec.model_validate_json(
         json.dumps(
             {
@@ -44,9 +44,11 @@ def rendered() -> set[str]:
             }
         )
     )
-    profile = Profile.model_validate_json(json.dumps({"storage": {"uri": "s3://runs/team"}}))
-    job: Any = render(place(spec, profile), spec)[-1]
-    return {each["name"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    platform = {"storage": {"uri": "s3://runs/team"}, "queue": {"name": "team"}, "model_cache": {"claim": "models"}}
+    objects: Any = render(place(spec, Profile.model_validate_json(json.dumps(platform))), spec)
+    pods = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Job"]
+    assert len(pods) == 3
+    return {variable["name"] for pod in pods for variable in pod["containers"][0]["env"]}
 
 
 def literals(tree: ast.AST) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 Modules = Mapping[str, ast.Module]
 
 CHAIN = ["contract", "errors", "records", "spec", "resolved", "plan", "resolve", "storage"]
-CHAIN += ["model_folder", "inputs", "hub", "model_source", "data", "methods"]
+CHAIN += ["model_folder", "inputs", "hub", "model_cache", "model_source", "data", "methods"]
 ALLOWED: dict[str, set[str]] = {
     **{unit: set(CHAIN[:place]) for place, unit in enumerate(CHAIN)},
     "train": set(CHAIN),
@@ -18,6 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": set(CHAIN[: CHAIN.index("storage") + 1]),
     "place": {"contract", "errors", "spec"},
     "render": {"contract", "errors", "spec", "place"},
+    "cluster": {"contract", "errors", "records", "spec", "place", "render"},
+    "gate": {"contract", "errors", "records", "spec", "storage", "cluster"},
 }
 ALLOWED["app"] = {*ALLOWED, *CHAIN}
 ALLOWED["cli"] = {*ALLOWED["app"], "app"}
@@ -27,7 +29,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "boto3": {"sftjob.storage.s3"},
     "botocore": {"sftjob.storage.s3", "sftjob.storage.s3_errors", "sftjob.storage.s3_parts"},
     "huggingface_hub": {"sftjob.hub"},
-    "kubernetes": set(),
+    "kubernetes": {"sftjob.cluster.api"},
 }
 """The only modules that may import these."""
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets")
@@ -111,6 +113,7 @@ ABSENT = {
     "import sftjob.resolve, sftjob.plan, sftjob.storage, sftjob.records": (*HEAVY, "boto3", "huggingface_hub"),
     "import sftjob.train.supervisor, sftjob.model_source": (*HEAVY, "numpy"),
     "import sftjob.report": (*HEAVY, "boto3", "matplotlib"),
+    "import sftjob.gate.__main__": (*HEAVY, "boto3", "kubernetes", "huggingface_hub", "numpy"),
     "import sftjob.app": (*HEAVY, "boto3", "kubernetes", "huggingface_hub"),
     # README: the core alone audits and converts JSON and CSV files.
     "import sftjob.app.data, sftjob.app.data_source, sftjob.data.formats": (*HEAVY, *UNKNOWN_TO_THE_CORE),

@@ -47,10 +47,13 @@ class TestPlace:
 
     @pytest.mark.parametrize(("gpus", "suffix"), [(0, "cpu"), (2, "cuda")])
     def test_image_without_a_profile(self, gpus: int, suffix: str) -> None:
-        assert placed(launch={"gpus_per_node": gpus}).image == f"sftjob:{__version__}-{suffix}"
+        assert placed(launch={"gpus_per_node": gpus}).train.image == f"sftjob:{__version__}-{suffix}"
 
     def test_image_of_the_profile(self) -> None:
-        assert placed(make_profile(images={"train": "registry.example/sftjob:1"})).image == "registry.example/sftjob:1"
+        assert (
+            placed(make_profile(images={"train": "registry.example/sftjob:1"})).train.image
+            == "registry.example/sftjob:1"
+        )
 
     @pytest.mark.parametrize(
         ("cpu", "launch", "threads"),
@@ -63,25 +66,64 @@ class TestPlace:
         ],
     )
     def test_threads_share_the_processors(self, cpu: str, launch: dict[str, int], threads: int) -> None:
-        assert placed(resources={"cpu": cpu}, launch=launch).omp_num_threads == threads
+        assert placed(resources={"cpu": cpu}, launch=launch).train.omp_num_threads == threads
 
     def test_volumes_fit_into_the_ephemeral_storage(self) -> None:
-        placement = placed(resources={"ephemeral_storage": "10Gi"})
+        size = placed(resources={"ephemeral_storage": "10Gi"}).train
 
-        assert (placement.workspace_size, placement.tmp_size) == ("9216Mi", "512Mi")
+        assert (size.workspace_size, size.tmp_size) == ("9216Mi", "512Mi")
 
     def test_gpu_product_joins_the_node_selector(self) -> None:
         profile = make_profile(node_selector={"pool": "ml"})
 
-        assert placed(profile, launch={"gpu": "H100"}).node_selector == {
+        assert placed(profile, launch={"gpu": "H100"}).train.node_selector == {
             "pool": "ml",
             "nvidia.com/gpu.product": "H100",
         }
-        assert placed(profile).node_selector == {"pool": "ml"}
+        assert placed(profile).train.node_selector == {"pool": "ml"}
 
-    def test_tolerations_are_for_gpu_pods(self) -> None:
-        assert [each.key for each in placed().tolerations] == ["nvidia.com/gpu"]
-        assert placed(launch={"gpus_per_node": 0}).tolerations == ()
+    def test_gpu_product_as_this_cluster_calls_it(self) -> None:
+        gpu = {"product_label": "cloud.google.com/gke-accelerator", "products": {"H100": "nvidia-h100-80gb"}}
+        profile = make_profile(gpu=gpu)
+
+        for product, value in (("H100", "nvidia-h100-80gb"), ("L4", "L4")):
+            selector = placed(profile, launch={"gpu": product}).train.node_selector
+            assert selector == {"cloud.google.com/gke-accelerator": value}
+
+    def test_the_evaluation_has_what_the_training_has_but_one_gpu(self) -> None:
+        placement = placed(launch={"gpus_per_node": 8, "gpu": "H100"}, resources={"cpu": "96", "memory": "1Ti"})
+        assert placement.evaluation
+
+        assert (placement.evaluation.gpus, placement.evaluation.omp_num_threads) == (1, 96)
+        assert dataclasses.replace(placement.evaluation, gpus=8, omp_num_threads=12) == placement.train
+
+    @pytest.mark.parametrize(
+        ("images", "expected"),
+        [
+            ({"train": "a:1"}, ("a:1", "a:1", "a:1")),
+            ({"train": "a:1", "eval": "b:1"}, ("a:1", "b:1", "a:1")),
+            ({"train": "a:1", "gate": "c:1"}, ("a:1", "a:1", "c:1")),
+        ],
+    )
+    def test_images_that_are_left_out(self, images: dict[str, str], expected: tuple[str, ...]) -> None:
+        placement = placed(make_profile(images=images))
+        assert placement.evaluation
+
+        assert (placement.train.image, placement.evaluation.image, placement.gate_image) == expected
+
+    def test_who_starts_the_evaluation(self) -> None:
+        found = {}
+        for who in ("gate", "cli", "never"):
+            placement = placed(kubernetes={"evaluation": who})
+            found[who] = (placement.evaluation is not None, placement.gate_image is not None)
+
+        assert found == {"gate": (True, True), "cli": (True, False), "never": (False, False)}
+
+    def test_priority_of_the_profile_where_the_spec_has_none(self) -> None:
+        profile = make_profile(priority_class_name="low")
+
+        assert placed(profile).priority_class_name == "low"
+        assert placed(profile, kubernetes={"priority_class_name": "high"}).priority_class_name == "high"
 
     def test_spec_decides_over_profile(self) -> None:
         profile = make_profile(storage={"uri": "s3://runs/all", "endpoint_url": "http://s3:1", "region": "one"})
@@ -99,7 +141,7 @@ class TestPlace:
 
     def test_is_frozen(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
-            placed().image = "other"  # type: ignore[misc]
+            placed().gate_image = "other"  # type: ignore[misc]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
@@ -134,19 +176,24 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "profile.storage.endpoint_url",
         "the pod itself",
     ),
-    "local model": ({"model": {"path": "base"}}, {}, "model.path", "upload base and write `uri: s3://…`"),
+    "local model": (
+        {"model": {"path": "base"}},
+        {},
+        "model.path",
+        "base is on this machine, which pods cannot reach; `sftjob stage",
+    ),
     "template file": (
         {"data": {"train": [{"uri": "s3://data/a.jsonl"}], "template": {"path": "chat.jinja"}}},
         {},
         "data.template.path",
-        "below `jinja: |`",
+        "`sftjob stage SPEC -o pinned.yaml` writes its text",
     ),
-    "local rows": ({"data": {"train": [{"path": "a.jsonl"}]}}, {}, "data.train.0.path", "cannot reach this machine"),
+    "local rows": ({"data": {"train": [{"path": "a.jsonl"}]}}, {}, "data.train.0.path", "which pods cannot reach"),
     "local held-out rows": (
         {"data": {"train": [{"uri": "s3://data/a"}], "eval": [{"uri": "s3://data/b"}, {"path": "c.jsonl"}]}},
         {},
         "data.eval.1.path",
-        "upload c.jsonl",
+        "c.jsonl is on this machine",
     ),
     "our label": (
         {"kubernetes": {"labels": {"sftjob.dev/run-id": "x"}}},
@@ -180,6 +227,70 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "`operator: Exists` has no `value`",
     ),
     "toleration of nothing": ({}, {"tolerations": [{"value": "b"}]}, "profile.tolerations.0", "names no `key`"),
+    "shared memory of the evaluation": (
+        {"resources": {"evaluation": {"memory": "1Gi"}}},
+        {},
+        "resources.evaluation.shared_memory",
+        "2Gi is not below `memory`, 1Gi",
+    ),
+    "evaluation without memory": (
+        {"resources": {"shared_memory": "64Mi", "evaluation": {"memory": "1Mi"}}},
+        {},
+        "resources.evaluation.memory",
+        "1Mi is too little",
+    ),
+    "slices that should work together": (
+        {"launch": {"gpus_per_node": 2}},
+        {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}},
+        "launch.gpus_per_node",
+        "2 slices of a GPU",
+    ),
+    "slices for the evaluation": (
+        {"resources": {"evaluation": {"gpus": 2}}},
+        {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}},
+        "resources.evaluation.gpus",
+        "2 slices of a GPU",
+    ),
+    "a cache that two nodes cannot mount": (
+        {"launch": {"nodes": 2}},
+        {"model_cache": {"size": "1Gi"}},
+        "profile.model_cache.access_mode",
+        "the pods of 2 nodes cannot share a volume",
+    ),
+    "annotations that nobody would get": (
+        {},
+        {"service_account": {"name": "a", "annotations": {"b": "c"}}},
+        "profile.service_account.annotations",
+        "`a` exists already",
+    ),
+    "our pod label": (
+        {},
+        {"pod_labels": {"sftjob.dev/revision": "x"}},
+        "profile.pod_labels.sftjob.dev/revision",
+        "is set by sftjob",
+    ),
+    "pod label value": ({}, {"pod_labels": {"a": "b c"}}, "profile.pod_labels.a", "no label value"),
+    "pod annotation key": ({}, {"pod_annotations": {"/a": "b"}}, "profile.pod_annotations./a", "no Kubernetes key"),
+    "resource name": ({}, {"extra_resources": {"-rdma": 1}}, "profile.extra_resources.-rdma", "no Kubernetes key"),
+    "the queue by hand and by profile": (
+        {"kubernetes": {"labels": {"kueue.x-k8s.io/queue-name": "b"}}},
+        {"queue": {"name": "a"}},
+        "kubernetes.labels.kueue.x-k8s.io/queue-name",
+        "is set by sftjob",
+    ),
+    "variable of the rendezvous": (
+        {},
+        {"env": {"MASTER_ADDR": "x"}},
+        "profile.env.MASTER_ADDR",
+        "is set by sftjob, Kubernetes or torchrun",
+    ),
+    "variable of the store": ({}, {"env": {"AWS_PROFILE": "x"}}, "profile.env.AWS_PROFILE", "remove it"),
+    "names too long for a JobSet": (
+        {"name": "a" * 30, "launch": {"nodes": 101}},
+        {"engine": "jobset"},
+        "name",
+        "shorten it by 1",
+    ),
     "role annotation": (
         {},
         {"service_account": {"annotations": {"a/b/c": "x"}}},
@@ -206,7 +317,10 @@ class TestRefusals:
         assert [problem.field for problem in caught.value.problems] == ["launch.gpu", "storage.uri", "model.path"]
 
     def test_every_pod_of_a_gang_that_fails_counts(self) -> None:
-        assert placed(launch={"nodes": 4}, kubernetes={"retries": 2}).retries == 8
+        placement = placed(launch={"nodes": 4}, kubernetes={"retries": 2})
+
+        # A JobSet starts the gang anew as a whole.
+        assert (placement.backoff_limit, placement.retries) == (8, 2)
 
     @pytest.mark.parametrize("key", ["team", "example.com/team", "kueue.x-k8s.io/queue-name", "a.b-c_d"])
     def test_ordinary_labels_pass(self, key: str) -> None:

@@ -6,11 +6,11 @@ import pytest
 from sftjob.contract import Component, Env
 from sftjob.errors import SpecError
 from sftjob.place import Placement
-from sftjob.render.env import environment
+from sftjob.render.env import train_environment
 from sftjob.render.manifest import Identity
 
 Make = Callable[..., Placement]
-IDENTITY = Identity(run_id="job-01234567", digest="ab" * 32, component=Component.TRAIN)
+IDENTITY = Identity(run_id="job-01234567", revision="abab", component=Component.TRAIN)
 FROM_SECRETS = {
     "storage": {"credentials_secret": {"name": "store", "key": "x"}},
     "hub_token_secret": {"name": "hub", "key": "y"},
@@ -19,13 +19,13 @@ FROM_SECRETS = {
 
 def variables(placement: Placement) -> dict[str, Any]:
     """Name → value, or → path of the pod's field."""
-    listed: Any = environment(placement, IDENTITY)
+    listed: Any = train_environment(placement, IDENTITY)
     return {each["name"]: each.get("value") or each["valueFrom"]["fieldRef"]["fieldPath"] for each in listed}
 
 
 class TestEnvironment:
     def test_each_name_once(self, make_placement: Make) -> None:
-        listed: Any = environment(make_placement(profile=FROM_SECRETS), IDENTITY)
+        listed: Any = train_environment(make_placement(profile=FROM_SECRETS), IDENTITY)
 
         names = [each["name"] for each in listed]
 
@@ -82,6 +82,18 @@ class TestEnvironment:
         assert (values["AWS_REGION"], values["AWS_DEFAULT_REGION"]) == ("eu-central-1", "eu-central-1")
         assert "AWS_REGION" not in variables(make_placement())
 
+    def test_owner_is_the_jobset_where_there_is_one(self, make_placement: Make) -> None:
+        values = variables(make_placement(profile={"engine": "jobset"}))
+
+        assert values[Env.OWNER] == "metadata.labels['jobset.sigs.k8s.io/jobset-uid']"
+
+    def test_the_platforms_own_win_over_those_of_libraries(self, make_placement: Make) -> None:
+        env = {"NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "3"}
+
+        values = variables(make_placement(profile={"env": env}, launch={"nodes": 2}))
+
+        assert {name: values[name] for name in env} == env
+
     def test_secrets_are_files(self, make_placement: Make) -> None:
         with_secrets, without = variables(make_placement(profile=FROM_SECRETS)), variables(make_placement())
 
@@ -110,7 +122,7 @@ class TestWandb:
 
     def test_the_key_is_named_and_only_where_it_is_needed(self, make_placement: Make) -> None:
         asked = make_placement(profile=self.PROFILE, monitoring={"report_to": ["wandb"]})
-        listed: Any = environment(asked, IDENTITY)
+        listed: Any = train_environment(asked, IDENTITY)
 
         (found,) = [each for each in listed if each["name"] == "WANDB_API_KEY"]
 

@@ -4,10 +4,10 @@ from typing import Any
 from sftjob.contract import Component
 from sftjob.place import Placement
 from sftjob.render.manifest import Identity
-from sftjob.render.pod import train_pod
+from sftjob.render.train import train_pod
 
 Make = Callable[..., Placement]
-IDENTITY = Identity(run_id="job-01234567", digest="ab" * 32, component=Component.TRAIN)
+IDENTITY = Identity(run_id="job-01234567", revision="abab", component=Component.TRAIN)
 
 
 def pod(placement: Placement) -> Any:
@@ -37,7 +37,7 @@ class TestTrainPod:
         many, none = make_placement(launch={"gpus_per_node": 4}), make_placement(launch={"gpus_per_node": 0})
 
         assert trainer(many)["resources"]["limits"]["nvidia.com/gpu"] == 4
-        assert "nvidia.com/gpu" not in trainer(many)["resources"]["requests"]
+        assert trainer(many)["resources"]["requests"]["nvidia.com/gpu"] == 4
         assert trainer(none)["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
         assert "tolerations" in pod(many)["spec"]
         assert "tolerations" not in pod(none)["spec"]
@@ -48,6 +48,26 @@ class TestTrainPod:
         for name in ("memory", "ephemeral-storage"):
             assert resources["requests"][name] == resources["limits"][name]
         assert "cpu" not in resources["limits"]
+
+    def test_devices_of_the_platform(self, make_placement: Make) -> None:
+        profile = {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "extra_resources": {"rdma/hca": 2}}
+        resources = trainer(make_placement(profile=profile))["resources"]
+
+        for half in ("requests", "limits"):
+            assert (resources[half]["nvidia.com/mig-1g.10gb"], resources[half]["rdma/hca"]) == (1, 2)
+            assert "nvidia.com/gpu" not in resources[half]
+
+    def test_a_limit_of_the_processor_where_the_platform_wants_one(self, make_placement: Make) -> None:
+        resources = trainer(make_placement(profile={"cpu_limit": True}, resources={"cpu": "7"}))["resources"]
+
+        assert resources["limits"]["cpu"] == resources["requests"]["cpu"] == "7"
+
+    def test_labels_and_annotations_of_the_platform_are_on_pods(self, make_placement: Make) -> None:
+        profile = {"pod_labels": {"azure.workload.identity/use": "true"}, "pod_annotations": {"example.com/a": "b"}}
+        metadata = pod(make_placement(profile=profile))["metadata"]
+
+        assert metadata["labels"]["azure.workload.identity/use"] == "true"
+        assert metadata["annotations"]["example.com/a"] == "b"
 
     def test_tolerations_without_empty_fields(self, make_placement: Make) -> None:
         placement = make_placement(profile={"tolerations": [{"key": "pool", "value": "ml"}, {"operator": "Exists"}]})
@@ -93,9 +113,13 @@ class TestTrainPod:
 
     def test_optional_fields(self, make_placement: Make) -> None:
         placement = make_placement(
-            profile={"image_pull_secrets": ["a", "b"]}, kubernetes={"priority_class_name": "high"}
+            profile={"image_pull_secrets": ["a", "b"], "runtime_class_name": "nvidia", "host_users": False},
+            kubernetes={"priority_class_name": "high"},
         )
 
         assert pod(placement)["spec"]["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
         assert pod(placement)["spec"]["priorityClassName"] == "high"
-        assert not {"imagePullSecrets", "priorityClassName", "nodeSelector"} & pod(make_placement())["spec"].keys()
+        assert pod(placement)["spec"]["runtimeClassName"] == "nvidia"
+        assert pod(placement)["spec"]["hostUsers"] is False
+        absent = {"imagePullSecrets", "priorityClassName", "nodeSelector", "runtimeClassName", "hostUsers"}
+        assert not absent & pod(make_placement())["spec"].keys()

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,35 @@ class TestRender:
     def test_objects_in_the_order_of_need(self, make_spec: MakeSpec) -> None:
         spec = make_spec()
 
-        assert [each["kind"] for each in render(place(spec, Profile()), spec)] == ["ConfigMap", "ServiceAccount", "Job"]
+        kinds = [each["kind"] for each in render(place(spec, Profile()), spec)]
+
+        # The gate comes last: it takes a training that is not there for deleted, after a while.
+        assert kinds == ["ConfigMap", *["ServiceAccount"] * 2, "Role", "RoleBinding", "Job", "Job", "Job"]
+
+    def test_everything_that_a_profile_can_ask_for(self, make_spec: MakeSpec) -> None:
+        spec = make_spec(launch={"nodes": 2})
+        profile = {"network_policy": {}, "model_cache": {"size": "1Gi", "access_mode": "ReadWriteMany"}}
+
+        kinds = [each["kind"] for each in render(place(spec, Profile.model_validate_json(json.dumps(profile))), spec)]
+
+        assert sorted({*kinds}) == [
+            *("ConfigMap", "Job", "NetworkPolicy", "PersistentVolumeClaim"),
+            *("Role", "RoleBinding", "Service", "ServiceAccount"),
+        ]
+
+    @pytest.mark.parametrize(("evaluation", "jobs"), [("gate", 3), ("cli", 2), ("never", 1)])
+    def test_who_starts_the_evaluation(self, make_spec: MakeSpec, evaluation: str, jobs: int) -> None:
+        spec = make_spec(kubernetes={"evaluation": evaluation})
+
+        kinds = [each["kind"] for each in render(place(spec, Profile()), spec)]
+
+        assert kinds.count("Job") == jobs
+        assert ("Role" in kinds) is (evaluation == "gate")
+
+    def test_accounts_that_exist_are_not_rendered(self, make_spec: MakeSpec) -> None:
+        spec, profile = make_spec(), Profile.model_validate_json('{"service_account": {"name": "trainers"}}')
+
+        assert "ServiceAccount" not in [each["kind"] for each in render(place(spec, profile), spec)]
 
     def test_config_map_carries_the_authored_spec(self, make_spec: MakeSpec) -> None:
         spec = make_spec(training={"learning_rate": 2e-4})
@@ -60,10 +89,13 @@ class TestRender:
     @pytest.mark.parametrize(
         "change",
         [
-            {"image": "other:1"},
-            {"retries": 9},
+            {"gate_image": "other:1"},
+            {"backoff_limit": 9},
             {"labels": {"team": "b"}},
-            {"memory": "33Gi"},
+            {"cpu_limit": True},
+            {"host_users": False},
+            {"ttl_seconds_after_finished": 5},
+            {"env": {"NCCL_DEBUG": "INFO"}},
             {"tolerations": ()},
             {"region": "x"},
         ],
@@ -77,6 +109,23 @@ class TestRender:
 
         assert set(other).isdisjoint(names(placement, spec))
         assert all(name.startswith(run_id(spec)) for name in other)
+
+    def test_the_revision_is_a_label_too(self, make_spec: MakeSpec) -> None:
+        spec = make_spec()
+        objects: Any = render(place(spec, Profile()), spec)
+
+        revisions = {each["metadata"]["labels"]["sftjob.dev/revision"] for each in objects}
+
+        assert len(revisions) == 1
+        assert all(f"-{revisions.copy().pop()}-" in each["metadata"]["name"] for each in objects)
+
+    def test_another_image_of_the_training_is_another_job(self, make_spec: MakeSpec) -> None:
+        spec = make_spec()
+        profiles = [Profile.model_validate_json(json.dumps({"images": {"train": image}})) for image in ("a:1", "a:2")]
+
+        one, other = (names(place(spec, profile), spec) for profile in profiles)
+
+        assert set(one).isdisjoint(other)
 
     def test_another_evaluation_is_another_job_of_the_same_run(self, make_spec: MakeSpec) -> None:
         one, other = make_spec(), make_spec(evaluation={"batch_size": 2})

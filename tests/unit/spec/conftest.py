@@ -39,6 +39,8 @@ WORDS = (
     "paged_adamw_8bit",
     "first_exhausted",
     "all_exhausted",
+    "cli",
+    "never",
 )
 TEXTS = ("500m", "16Gi", "a", "b", "a/b", "c/d", "a" * 40, "b" * 40, "https://store", "http://store:9000")
 ADDRESSES = ("s3://bucket/x", "s3://bucket/y")

@@ -1,0 +1,51 @@
+"""The evaluation: a Job that is created suspended, and that the gate resumes when training is durable."""
+
+from typing import Final
+
+from sftjob.place import ContainerSize, Placement
+from sftjob.render.env import evaluation_environment
+from sftjob.render.failure_policy import pod_failure_policy
+from sftjob.render.manifest import Identity, Manifest, metadata
+from sftjob.render.pod import pod_template, resources, volumes, work_mounts, workload_container
+
+EVALUATOR: Final = "evaluator"
+_GRACE_SECONDS: Final = 60
+"""Models that are done are stored already."""
+
+
+def evaluation_job(placement: Placement, size: ContainerSize, identity: Identity) -> Manifest:
+    """A Job of one pod. No GPU waits for the training: a suspended Job has no pods."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(identity.job, placement, identity),
+        "spec": {
+            "suspend": True,
+            "completionMode": "Indexed",
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": placement.retries,
+            "podFailurePolicy": pod_failure_policy(EVALUATOR),
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": placement.ttl_seconds_after_finished,
+            "template": _pod(placement, size, identity),
+        },
+    }
+
+
+def _pod(placement: Placement, size: ContainerSize, identity: Identity) -> Manifest:
+    return pod_template(
+        placement,
+        identity,
+        container=workload_container(
+            EVALUATOR,
+            size.image,
+            module="sftjob.app.evaluation",
+            environment=evaluation_environment(placement, size),
+            resources=resources(placement, size),
+            mounts=work_mounts(placement),
+        ),
+        volumes=volumes(placement, size, identity),
+        size=size,
+        grace_seconds=_GRACE_SECONDS,
+    )
