@@ -36,6 +36,11 @@ class Identity:
         return replace(self, component=component)
 
     @property
+    def stem(self) -> str:
+        """With which all names begin. As a label, too: four hex digits alone are a number to many a YAML tool."""
+        return f"{self.run_id}-{self.revision}"
+
+    @property
     def job(self) -> str:
         """Of the component's Job, or of the training's JobSet."""
         return object_name(self.run_id, self.revision, self.component)
@@ -65,7 +70,7 @@ class Identity:
             Label.COMPONENT.value: self.component.value,
             Label.MANAGED_BY.value: "sftjob",
             Label.RUN_ID.value: self.run_id,
-            Label.REVISION.value: self.revision,
+            Label.REVISION.value: self.stem,
             **placement.labels,
         }
 

@@ -42,8 +42,7 @@ def headless_service(placement: Placement, identity: Identity) -> Manifest:
             "publishNotReadyAddresses": True,
             "selector": {
                 Label.COMPONENT.value: Component.TRAIN.value,
-                Label.RUN_ID.value: identity.run_id,
-                Label.REVISION.value: identity.revision,
+                Label.REVISION.value: identity.stem,
             },
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },

@@ -72,7 +72,7 @@ class TestSeveralNodes:
 
         assert pod(placement)["spec"]["subdomain"] == service["metadata"]["name"]
         assert service["spec"]["selector"].items() <= pod(placement)["metadata"]["labels"].items()
-        assert service["spec"]["selector"]["sftjob.dev/revision"] == "abab"
+        assert service["spec"]["selector"]["sftjob.dev/revision"] == "job-01234567-abab"
         assert service["spec"]["clusterIP"] == "None"
         # Pods find each other while they load; nothing of ours makes them ready before.
         assert service["spec"]["publishNotReadyAddresses"] is True
