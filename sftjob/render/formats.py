@@ -2,18 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any
 
 from sftjob.render.manifest import Json, Manifest
 from sftjob.render.yaml import manifests_yaml
-
-Format = Literal["yaml", "json", "dir", "kustomize"]
-FORMATS: Final[tuple[Format, ...]] = ("yaml", "json", "dir", "kustomize")
-
-
-def manifests_text(manifests: Iterable[Manifest], form: Literal["yaml", "json"]) -> str:
-    """All objects as one text, for `kubectl apply -f -`."""
-    return manifests_yaml(manifests) if form == "yaml" else manifests_json(manifests)
 
 
 def manifests_json(manifests: Iterable[Manifest]) -> str:
@@ -27,11 +19,11 @@ def as_list(manifests: Iterable[Manifest]) -> Manifest:
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
-def manifest_files(manifests: Iterable[Manifest], form: Literal["dir", "kustomize"]) -> Mapping[str, str]:
-    """File names, in the order in which they are applied, and their content; for kustomize its file last."""
+def manifest_files(manifests: Iterable[Manifest], *, kustomize: bool = False) -> Mapping[str, str]:
+    """File names, in the order in which they are applied, and their content; that of a kustomization last."""
     numbered = enumerate(manifests, start=1)
     files = {f"{number:02d}-{_file_name(manifest)}.yaml": manifests_yaml([manifest]) for number, manifest in numbered}
-    if form == "kustomize":
+    if kustomize:
         resources: list[Json] = [*files]
         kustomization: Manifest = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",

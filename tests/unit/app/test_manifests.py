@@ -1,4 +1,4 @@
-"""`render --resolved`: what a spec becomes, as YAML."""
+"""`render`: a job as manifests in every form, and with `--resolved` what its spec becomes."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from sftjob.app import model_config
-from sftjob.app.manifests import resolved_yaml
-from sftjob.errors import SftjobError, Unavailable
+from sftjob.app.manifests import manifests, resolved_yaml, write_manifests
+from sftjob.errors import SftjobError, SpecError, Unavailable
 
 SPEC = """\
 name: job
@@ -71,3 +71,34 @@ def test_a_wrong_config_is_one_line(name: str, text: str | None, spec: Path, tmp
         resolved_yaml(spec, [], config=path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_json_and_yaml_are_the_same_objects(spec: Path) -> None:
+    listed = json.loads(manifests(spec, None, [], as_json=True))["items"]
+
+    assert listed == list(yaml.safe_load_all(manifests(spec, None, [])))
+
+
+def test_a_folder_is_replaced_as_a_whole(spec: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "here"
+    many = write_manifests(folder, spec, None, ["launch.nodes=2"], kustomize=True)
+    few = write_manifests(folder, spec, None, ["kubernetes.evaluation=never"])
+
+    assert len(few) == 3 < len(many)
+    assert sorted(folder.iterdir()) == sorted(few)
+    assert [path.name for path in folder.parent.iterdir()] == ["here"]
+
+
+def test_a_folder_with_other_files_is_left_alone(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+
+    with pytest.raises(SpecError, match=r"mine: holds notes\.txt, which this command has not written"):
+        write_manifests(tmp_path / "mine", spec, None, [])
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_a_spec_that_cannot_be_rendered_leaves_no_folder(spec: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="storage.uri"):
+        write_manifests(tmp_path / "made", spec, None, ["storage={}"])
+    assert not (tmp_path / "made").exists()

@@ -23,7 +23,7 @@ class TestFormats:
     def test_a_folder_sorts_as_it_is_applied(self, make_spec: MakeSpec) -> None:
         objects = render(place(make_spec(launch={"nodes": 2}), Profile()), make_spec(launch={"nodes": 2}))
 
-        files = manifest_files(objects, "dir")
+        files = manifest_files(objects)
 
         assert sorted(files) == list(files)
         assert tuple(yaml.safe_load(text) for text in files.values()) == objects
@@ -42,12 +42,12 @@ class TestFormats:
     def test_file_names_stay_when_the_revision_changes(self, make_spec: MakeSpec) -> None:
         one, other = make_spec(), make_spec(resources={"memory": "33Gi"})
 
-        assert [*manifest_files(render(place(one, Profile()), one), "dir")] == [
-            *manifest_files(render(place(other, Profile()), other), "dir")
+        assert [*manifest_files(render(place(one, Profile()), one))] == [
+            *manifest_files(render(place(other, Profile()), other))
         ]
 
     def test_a_kustomization_names_every_file(self, make_spec: MakeSpec) -> None:
-        files = manifest_files(render(place(make_spec(), Profile()), make_spec()), "kustomize")
+        files = manifest_files(render(place(make_spec(), Profile()), make_spec()), kustomize=True)
         kustomization: Any = yaml.safe_load(files["kustomization.yaml"])
 
         assert kustomization["resources"] == [name for name in files if name != "kustomization.yaml"]

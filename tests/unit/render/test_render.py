@@ -1,10 +1,12 @@
 import copy
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import rfc8785
 
 from sftjob.place import Placement, place
 from sftjob.render import manifests_yaml, render
@@ -59,6 +61,17 @@ class TestRender:
 
         assert config_map["data"] == {"spec.json": canonical_spec(spec).decode()}
         assert config_map["immutable"] is True
+
+    def test_the_revision_is_a_hash_over_the_objects_as_rfc_8785(self, make_spec: MakeSpec) -> None:
+        spec = make_spec(launch={"nodes": 2}, kubernetes={"annotations": {"note": "ä\u2028\x7f<&>\t\U0001f600"}})
+        objects: Any = render(place(spec, Profile(namespace="team")), spec)
+        revision = objects[0]["metadata"]["labels"]["sftjob.dev/revision"].rpartition("-")[2]
+
+        text = json.dumps(objects).replace(f"-{revision}", "-0000")
+        unnamed = json.loads(text.replace('"namespace": "team", ', "").replace(', "namespace": "team"', ""))
+
+        listed = {"apiVersion": "v1", "kind": "List", "items": unnamed}
+        assert hashlib.sha256(rfc8785.dumps(listed)).hexdigest()[:4] == revision
 
     def test_same_bytes_again(self, make_spec: MakeSpec) -> None:
         spec = make_spec()
