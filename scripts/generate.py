@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chart
+import samples
+
 from sftjob.spec.schema import job_schema, profile_schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -19,6 +22,11 @@ def main() -> int:
         text = json.dumps(schema, indent=2, ensure_ascii=False)
         (DOCS / f"{name}.schema.json").write_text(f"{text}\n")
     (DOCS / "fields.md").write_text("\n".join(fields_page(schemas)))
+    for name, text in chart.files(model_sections(schemas)).items():
+        (chart.CHART / name).write_text(text)
+    samples.SAMPLES.mkdir(exist_ok=True)
+    for name, text in samples.files().items():
+        (samples.SAMPLES / name).write_text(text)
     return 0
 
 
@@ -27,11 +35,16 @@ def fields_page(schemas: dict[str, Schema]) -> Iterator[str]:
     yield "# Fields\n"
     yield "Generated from the models by `make verify`. [spec.md](spec.md) explains how they play together and says what"
     yield "`resolve` puts in for a field of `training` or `method` that is left out."
+    yield from model_sections(schemas)
+    yield ""
+
+
+def model_sections(schemas: dict[str, Schema]) -> Iterator[str]:
+    """A table for each model."""
     for title, schema in (("JobSpec", schemas["jobspec"]), ("Profile", schemas["profile"])):
         for name, model in ((title, schema), *schema.get("$defs", {}).items()):
             if "properties" in model:
                 yield from model_section(name, model)
-    yield ""
 
 
 def model_section(name: str, model: Schema) -> Iterator[str]:
