@@ -157,6 +157,10 @@ class Label(StrEnum):
     """Tells the objects of one rendering of a run from those of another image, size or evaluation."""
 
 
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+"""By which Kueue finds what it is to admit."""
+
+
 class Component(StrEnum):
     TRAIN = "train"
     EVAL = "eval"

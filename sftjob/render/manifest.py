@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from sftjob.contract import Component, Label
+from sftjob.contract import QUEUE_LABEL, Component, Label
 from sftjob.place import Placement
 from sftjob.spec.names import (
     JOBSET_CHILD,
@@ -18,7 +18,6 @@ Json: TypeAlias = "bool | int | str | list[Json] | Manifest | None"
 Manifest: TypeAlias = dict[str, Json]
 """A Kubernetes object or a part of one, as JSON: keys in the order in which people write them."""
 
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 
 

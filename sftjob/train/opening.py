@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sftjob.container import open_root, read_spec
 from sftjob.contract import LOCAL_OWNER, Env, keys
-from sftjob.errors import ConfigurationError, DiskFull, Exists, Held, InputMissing, NotFound, SpecError
+from sftjob.errors import ConfigurationError, DiskFull, Exists, Held, NotFound
 from sftjob.model_source import fetch_config
 from sftjob.plan import model_facts
 from sftjob.records import Export, PodClaim, read_record
 from sftjob.resolve import ResolvedJob, read_resolved, resolve
 from sftjob.spec import JobSpec, run_id
-from sftjob.spec.load import parse_spec_json
-from sftjob.storage import ObjectStore, claim_attempt, join_attempt, open_store, probe, record_lost
+from sftjob.storage import ObjectStore, claim_attempt, join_attempt, probe, record_lost
 from sftjob.storage.base import exists
 from sftjob.storage.local import local_errors
 from sftjob.train.attempt import Attempt, now, say
@@ -60,12 +60,9 @@ def open_run(settings: Settings) -> Run:
         Denied, NotFound, Unavailable: the store refuses, is not there, does not answer.
         ConfigurationError: the store has no conditional writes, or this pod has no place among the spec's nodes.
     """
-    spec = _read_spec(settings.spec)
-    uri = spec.storage.uri or settings.storage_uri
-    if uri is None:
-        raise SpecError("no store is named", field="storage.uri", hint="name s3://bucket/prefix, or a folder")
+    spec = read_spec(settings.spec)
+    root = open_root(spec, settings.storage_uri)
     _check_place(spec.launch.nodes, settings)
-    root = open_store(uri, endpoint_url=spec.storage.endpoint_url, region=spec.storage.region)
     probe(root, single_writer=spec.storage.single_writer)
     return Run(spec, root, root.at(run_id(spec)))
 
@@ -169,15 +166,6 @@ def held_folder(settings: Settings) -> Iterator[None]:
                 f"only {free / 1e6:.0f} MB are free", file=str(settings.work), hint="free space, or use another folder"
             )
         yield
-
-
-def _read_spec(path: Path) -> JobSpec:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        hint = "give --spec, or mount the ConfigMap"
-        raise InputMissing(f"the spec cannot be read: {error.strerror}", file=str(path), hint=hint) from error
-    return parse_spec_json(data, str(path))
 
 
 def _check_place(nodes: int, settings: Settings) -> None:

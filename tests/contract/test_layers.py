@@ -9,7 +9,7 @@ import pytest
 
 Modules = Mapping[str, ast.Module]
 
-CHAIN = ["contract", "errors", "records", "spec", "resolved", "plan", "resolve", "storage"]
+CHAIN = ["contract", "errors", "records", "spec", "resolved", "plan", "resolve", "storage", "container"]
 CHAIN += ["model_folder", "inputs", "hub", "model_cache", "model_source", "data", "methods"]
 ALLOWED: dict[str, set[str]] = {
     **{unit: set(CHAIN[:place]) for place, unit in enumerate(CHAIN)},
@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "place": {"contract", "errors", "spec"},
     "render": {"contract", "errors", "spec", "place"},
     "cluster": {"contract", "errors", "records", "spec", "place", "render"},
-    "gate": {"contract", "errors", "records", "spec", "storage", "cluster"},
+    "gate": {"contract", "errors", "records", "spec", "storage", "container", "cluster"},
 }
 ALLOWED["app"] = {*ALLOWED, *CHAIN}
 ALLOWED["cli"] = {*ALLOWED["app"], "app"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sftjob import container
 from sftjob.contract import ExitCode
 from sftjob.train import __main__ as program
 from sftjob.train.verdict import Verdict
@@ -50,7 +51,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The attempt ends with a data error; the file is Kubernetes' termination log."""
     verdict = Verdict(ExitCode.DATA, "train.jsonl:3: not JSON\ntrain.jsonl:9: " + 'é"' * 5000, 4)
     monkeypatch.setattr(program, "supervise", lambda _settings: verdict)
-    monkeypatch.setattr(program, "TERMINATION_LOG", tmp_path / "termination-log")
+    monkeypatch.setattr(container, "TERMINATION_LOG", tmp_path / "termination-log")
     return tmp_path / "termination-log"
 
 
