@@ -39,10 +39,17 @@ _CARD: Final = "README.md"
 _LOG_IN: Final = "set HF_TOKEN or run `hf auth login`"
 
 
-def link_model(source: HubModel, folder: Path, progress: Progress) -> None:
+class CacheRefused(ConfigurationError):
+    """The hub's cache cannot be written."""
+
+
+def link_model(source: HubModel, folder: Path, progress: Progress, *, cache: Path | None = None) -> None:
     """Fills an empty folder with links to the model's files in the hub's cache, fetching what the cache lacks.
 
     A cache that holds the pinned revision whole is enough: then no network is needed.
+
+    Args:
+        cache: instead of the hub library's own.
 
     Raises:
         InputMissing, Denied, SpecError, ConfigurationError, DiskFull: see `_hub_error`.
@@ -55,6 +62,7 @@ def link_model(source: HubModel, folder: Path, progress: Progress) -> None:
                 source.hub,
                 revision=source.revision,
                 allow_patterns=list(patterns),
+                cache_dir=cache,
                 endpoint=constants.ENDPOINT,
                 tqdm_class=bar,
             )
@@ -62,7 +70,7 @@ def link_model(source: HubModel, folder: Path, progress: Progress) -> None:
 
     _announce(source, progress)
     listing: list[str] | None = None
-    with hub_errors(source):
+    with hub_errors(source, cache):
         index = snapshot(SMALL_FILES) / INDEX
         # An index names its own shards; without one there is at most one file.
         weights = weight_files((), index.read_bytes()) if index.is_file() else (WEIGHTS,)
@@ -138,8 +146,13 @@ def fetch_data_files(source: HubData, files: Collection[str], progress: Progress
 
 
 @contextmanager
-def hub_errors(source: Source) -> Iterator[None]:
-    """Turns whatever the hub library raises into one line with its repair, and keeps its bars and warnings quiet."""
+def hub_errors(source: Source, cache: Path | None = None) -> Iterator[None]:
+    """Turns whatever the hub library raises into one line with its repair, and keeps its bars and warnings quiet.
+
+    Args:
+        source: for the messages.
+        cache: where it is not the hub library's own.
+    """
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     bars = not are_progress_bars_disabled()
@@ -151,7 +164,7 @@ def hub_errors(source: Source) -> Iterator[None]:
     except SftjobError:
         raise
     except Exception as error:  # of its HTTP client, xet, the file system: its own tree covers only some
-        raise _hub_error(error, source) from error
+        raise _hub_error(error, source, cache or Path(_cache(source))) from error
     finally:
         logger.setLevel(level)
         if bars:
@@ -179,13 +192,13 @@ def _bar(progress: Progress, what: str) -> type[tqdm]:
     return Lines
 
 
-def _hub_error(error: Exception, source: Source) -> SftjobError:
+def _hub_error(error: Exception, source: Source, cache: Path) -> SftjobError:
     field = _field(source, "hub")
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return _hub_error(error.__cause__, source)  # "not in the cache either" hides why the hub did not give it
+        return _hub_error(error.__cause__, source, cache)  # "not in the cache either" hides why the hub did not give it
     if isinstance(error, OfflineModeIsEnabled):
         return InputMissing(
-            f"{source.hub} is not whole in the cache {_cache(source)}, and HF_HUB_OFFLINE=1 forbids fetching",
+            f"{source.hub} is not whole in the cache {cache}, and HF_HUB_OFFLINE=1 forbids fetching",
             field=field,
             hint=f"unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE once; {_instead(source)}",
         )
@@ -196,7 +209,7 @@ def _hub_error(error: Exception, source: Source) -> SftjobError:
             f"{source.hub} is not the id of a repository", field=field, hint="write `owner/name` as the hub shows it"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return _cache_error(error, source)
+        return _cache_error(error, source, cache)
     detail = textwrap.shorten(str(error), 200, placeholder=" …")
     return InputMissing(
         f"cannot fetch {source.hub} from {constants.ENDPOINT} ({type(error).__name__}: {detail})",
@@ -241,12 +254,11 @@ def _refusal(status: int, *, sent_token: bool, hub: str, field: str) -> Denied:
     )
 
 
-def _cache_error(error: OSError, source: Source) -> SftjobError:
-    cache = _cache(source)
+def _cache_error(error: OSError, source: Source, cache: Path) -> SftjobError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left for {source.hub} in {cache}", hint="free some or set HF_HOME")
     reason = f"the hub's cache {cache} cannot be written"
-    return ConfigurationError(reason, hint="set HF_HOME to a folder that can")
+    return CacheRefused(reason, hint="set HF_HOME to a folder that can")
 
 
 def _field(source: Source, key: str) -> str:

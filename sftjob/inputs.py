@@ -4,7 +4,7 @@ A pinned input lies at `<storage.uri>/inputs/<sha256>/<file name>`: one object f
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from sftjob.storage import open_store
 from sftjob.storage.base import ObjectStore
 
 Progress = Callable[[str], None]
+Entry = tuple[str, int, str]
 S = TypeVar("S")
 
 _CHUNK_BYTES: Final = 2**23
@@ -75,11 +76,20 @@ def hash_input(path: Path, *, progress: Progress = silent) -> str:
     try:
         if path.is_file():
             return _hash_file(path, progress)
-        files = [path / name for name in model_files(path)]
-        entries = tuple((file.name, file.stat().st_size, _hash_file(file, progress)) for file in files)
+        return combined_hash(model_entries(path, progress=progress))
     except PermissionError as error:
         raise _unreadable(error) from error
-    return hashlib.sha256(rfc8785.dumps(entries)).hexdigest()
+
+
+def model_entries(folder: Path, *, progress: Progress = silent) -> tuple[Entry, ...]:
+    """Name, size in bytes and SHA-256 in hex of each file that makes the model in a folder, sorted by name."""
+    files = [folder / name for name in model_files(folder)]
+    return tuple((file.name, file.stat().st_size, _hash_file(file, progress)) for file in files)
+
+
+def combined_hash(entries: Iterable[Entry]) -> str:
+    """The hash of a model folder, out of those of its files."""
+    return hashlib.sha256(rfc8785.dumps(tuple(sorted(entries)))).hexdigest()
 
 
 def pin_local(spec: JobSpec, folder: Path, *, progress: Progress = silent) -> tuple[JobSpec, dict[str, Path]]:
@@ -167,10 +177,11 @@ def fetch_data(
         verify_input(path, source.sha256, name=source.name)
         return path, source.name
     store = staged(store_root, source.sha256, name=source.name)
-    found = next(store.list(), None)
-    if found is None:
+    # The same content may lie there under several names, and a name's ending tells how to read it.
+    found = sorted((info.key for info in store.list()), key=lambda key: key != source.name)
+    if not found:
         raise InputMissing(f"{source.name} was not staged under {store.uri}", hint="submit the job again to stage it")
-    return _download(store, found.key, into, name=source.name, sha256=source.sha256), source.name
+    return _download(store, found[0], into, name=source.name, sha256=source.sha256), source.name
 
 
 def read_template(path: Path) -> TemplateText:

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sftjob.errors import InputMissing, NotFound
-from sftjob.inputs import Progress, base_name, in_field, require_folder, silent, staged, verify_input
+from sftjob.errors import DiskFull, InputMissing, NotFound
+from sftjob.inputs import Progress, base_name, hash_input, in_field, require_folder, silent, staged, verify_input
+from sftjob.model_cache import cached_model, hub_folder, stored_key
 from sftjob.model_folder import (
     CONFIG,
     INDEX,
@@ -19,7 +21,7 @@ from sftjob.model_folder import (
 )
 from sftjob.spec import HubModel, LocalModel, ModelSource, PinnedModel, StoredModel
 from sftjob.storage import open_store
-from sftjob.storage.base import ObjectStore
+from sftjob.storage.base import ObjectInfo, ObjectStore
 from sftjob.storage.local import local_errors
 
 __all__ = ["check_model_folder", "fetch_config", "fetch_model", "fetch_tokenizer"]
@@ -38,11 +40,12 @@ def fetch_model(
     progress: Progress = silent,
     endpoint_url: str | None = None,
     region: str | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """Makes a folder that transformers can load the model from: config, tokenizer, template and safetensors, no code.
 
     Hub models are kept in the hub's own cache and `into` links to them; a stored model is downloaded into `into`, which
-    is replaced only when all of it is there. A folder of this machine is used where it is.
+    is replaced only when all of it is there. A folder of this machine, or of `cache`, is used where it is.
 
     Args:
         into: the folder to make; its parent need not exist.
@@ -50,9 +53,10 @@ def fetch_model(
         inputs: {sha256: folder} of pinned models that this machine has.
         progress: is given lines for people.
         endpoint_url, region: of the store that a `uri` names.
+        cache: a folder that pods share, see `sftjob.model_cache`; one that cannot be used is told and done without.
 
     Returns:
-        `into`, or the local folder itself.
+        `into`, or the local folder itself, or that of the cache. What is not `into` may not be written.
 
     Raises:
         InputMissing: not there, incomplete, out of reach, or no longer what was pinned; the message says the repair.
@@ -74,18 +78,18 @@ def fetch_model(
             verify_input(folder, source.sha256, name=name, progress=progress)
             check_model_folder(folder, name=name)
             return folder
+        if isinstance(source, HubModel):
+            with _replaced(into) as folder:
+                _link(source, folder, progress, cache)
+            return into
+        if isinstance(source, StoredModel):
+            remote = _Remote(open_store(source.uri, endpoint_url=endpoint_url, region=region), name, _CHECK_URI)
+        else:
+            remote = _Remote(staged(store_root, source.sha256, name=name), name, _SUBMIT_AGAIN, sha256=source.sha256)
+        if cache is not None and (found := remote.from_cache(cache, endpoint_url or "", progress)):
+            return found
         with _replaced(into) as folder:
-            if isinstance(source, HubModel):
-                from sftjob import hub  # noqa: PLC0415 - huggingface_hub is imported only by those who need it
-
-                hub.link_model(source, folder, progress)
-            elif isinstance(source, StoredModel):
-                store = open_store(source.uri, endpoint_url=endpoint_url, region=region)
-                _download(store, folder, progress, name=name, hint=_CHECK_URI)
-            else:
-                store = staged(store_root, source.sha256, name=name)
-                _download(store, folder, progress, name=name, hint=_SUBMIT_AGAIN)
-                verify_input(folder, source.sha256, name=name, progress=progress)
+            remote.download(folder, progress)
     return into
 
 
@@ -141,9 +145,9 @@ def fetch_tokenizer(
                 hub.link_small_files(source, folder, progress)
             elif isinstance(source, StoredModel):
                 store = open_store(source.uri, endpoint_url=endpoint_url, region=region)
-                sizes = _listed(store, _CHECK_URI)
-                for file in (file for file in SMALL_FILES if file in sizes):
-                    store.get_file(file, folder / file, size=sizes[file], sha256=None)
+                listed = _listed(store, _CHECK_URI)
+                for file in (file for file in SMALL_FILES if file in listed):
+                    store.get_file(file, folder / file, size=listed[file].size, sha256=None)
             else:
                 raise InputMissing(f"{name} is pinned, and this command needs its folder", hint="name it by `path`")
     return into
@@ -163,30 +167,78 @@ def _stored_config(store: ObjectStore, *, hint: str) -> bytes:
         raise InputMissing(f"no {CONFIG} under {store.uri}", hint=hint) from error
 
 
-def _download(store: ObjectStore, folder: Path, progress: Progress, *, name: str, hint: str) -> None:
-    sizes = _listed(store, hint)
+def _link(source: HubModel, folder: Path, progress: Progress, cache: Path | None) -> None:
+    from sftjob import hub  # noqa: PLC0415 - huggingface_hub is imported only by those who need it
 
-    def take(names: Collection[str]) -> None:
-        for file in names:
-            progress(f"fetching {store.uri}/{file} ({sizes[file] / 2**20:.1f} MiB)")
-            store.get_file(file, folder / file, size=sizes[file], sha256=None)
-
-    take([file for file in SMALL_FILES if file in sizes])
-    index = folder / INDEX
-    weights = weight_files(sizes, index.read_bytes() if index.is_file() else b"{}")
-    take([file for file in weights if file in sizes])
-    check_model_folder(folder, name=name, listing=sizes)
+    if cache is not None:
+        try:
+            return hub.link_model(source, folder, progress, cache=hub_folder(cache))
+        except (hub.CacheRefused, DiskFull) as error:
+            progress(f"the cache {cache} cannot be used ({error.problems[0].reason}): fetching without it")
+            for link in folder.iterdir():
+                link.unlink()
+    return hub.link_model(source, folder, progress)
 
 
-def _listed(store: ObjectStore, hint: str) -> dict[str, int]:
-    """Sizes in bytes by key of all objects below the store's prefix."""
+@dataclass(frozen=True)
+class _Remote:
+    """A model in an object store."""
+
+    store: ObjectStore
+    """Seen from the model's own prefix."""
+    name: str
+    hint: str
+    """The next step, where it is not there or not whole."""
+    sha256: str | None = None
+    """Of a pinned one."""
+
+    def download(self, folder: Path, progress: Progress) -> None:
+        """Takes the files that make the model, and checks that they do."""
+        sizes = {key: info.size for key, info in _listed(self.store, self.hint).items()}
+
+        def take(names: Collection[str]) -> None:
+            for file in names:
+                progress(f"fetching {self.store.uri}/{file} ({sizes[file] / 2**20:.1f} MiB)")
+                self.store.get_file(file, folder / file, size=sizes[file], sha256=None)
+
+        take([file for file in SMALL_FILES if file in sizes])
+        index = folder / INDEX
+        weights = weight_files(sizes, index.read_bytes() if index.is_file() else b"{}")
+        take([file for file in weights if file in sizes])
+        if self.sha256 is None:
+            check_model_folder(folder, name=self.name, listing=sizes)
+        elif hash_input(folder, progress=progress) != self.sha256:
+            raise InputMissing(
+                f"what lies under {self.store.uri} is not {self.name} as it was pinned: it is half-staged or damaged",
+                hint="stage it again: sftjob stage SPEC --verify",
+            )
+        else:
+            check_model_folder(folder, name=self.name, listing=sizes)
+
+    def from_cache(self, cache: Path, endpoint_url: str, progress: Progress) -> Path | None:
+        """The model's folder there; None where the cache cannot be used."""
+        listed = _listed(self.store, self.hint)
+        files = [(key, info.size, info.version) for key, info in listed.items() if _is_taken(key)]
+        key = self.sha256 or stored_key(f"{endpoint_url} {self.store.uri}", files)
+        size = sum(size for _, size, _ in files)
+        return cached_model(
+            cache, key, lambda folder: self.download(folder, progress), name=self.name, size=size, progress=progress
+        )
+
+
+def _is_taken(key: str) -> bool:
+    return key in SMALL_FILES or ("/" not in key and key.endswith(".safetensors"))
+
+
+def _listed(store: ObjectStore, hint: str) -> dict[str, ObjectInfo]:
+    """All objects below the store's prefix by key."""
     try:
-        sizes = {info.key: info.size for info in store.list()}
+        found = {info.key: info for info in store.list()}
     except NotFound:
-        sizes = {}
-    if not sizes:
+        found = {}
+    if not found:
         raise InputMissing(f"no files under {store.uri}", hint=hint)
-    return sizes
+    return found
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sftjob.container import open_root, read_spec
 from sftjob.contract import SPEC_FILE, Env, ExitCode, Mount, keys
-from sftjob.errors import InputMissing, SftjobError, SpecError
-from sftjob.spec import JobSpec, run_id
-from sftjob.spec.load import parse_spec_json
-from sftjob.storage import list_commits, open_store, probe
+from sftjob.errors import SftjobError
+from sftjob.spec import run_id
+from sftjob.storage import list_commits, probe
 from sftjob.storage.base import exists
 
 
@@ -44,13 +44,10 @@ def check_store(file: Path, storage_uri: str | None, *, tell: Callable[[str], No
         Denied, NotFound, Unavailable: the store refuses, is not there, does not answer.
         ConfigurationError: the store has no conditional writes.
     """
-    spec = _read_spec(file)
+    spec = read_spec(file)
     run = run_id(spec)
     tell(f"the spec is valid: run {run}")
-    uri = spec.storage.uri or storage_uri
-    if uri is None:
-        raise SpecError("no store is named", field="storage.uri", hint="write s3://bucket/prefix into spec or profile")
-    root = open_store(uri, endpoint_url=spec.storage.endpoint_url, region=spec.storage.region)
+    root = open_root(spec, storage_uri)
     probe(root, single_writer=spec.storage.single_writer)
     tell(f"{root.uri} can be listed, written, read and deleted")
     if spec.storage.single_writer:
@@ -60,15 +57,6 @@ def check_store(file: Path, storage_uri: str | None, *, tell: Callable[[str], No
     store = root.at(run)
     trained = "is trained" if exists(store, keys.SUCCESS) else "is not trained to its end"
     tell(f"the run {trained} and has {len(list_commits(store))} commits")
-
-
-def _read_spec(file: Path) -> JobSpec:
-    try:
-        return parse_spec_json(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputMissing(
-            f"the spec cannot be read: {error.strerror}", file=str(file), hint=f"set {Env.SPEC} or --spec"
-        ) from error
 
 
 def _print(line: str) -> None:

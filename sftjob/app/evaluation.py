@@ -20,25 +20,24 @@ from typing import Final
 
 from sftjob.app.evaluation_inputs import (
     HeldOut,
-    Subject,
     check_lengths,
     fetch_held_out,
-    find_subject,
     held_out_digest,
     read_held_out,
 )
 from sftjob.app.evaluation_record import PARTS, Part, evaluation_record, read_shard, shard_bytes
+from sftjob.app.subject import Subject, find_subject
+from sftjob.container import leave_message, open_root, read_spec
 from sftjob.contract import Env, ExitCode, keys
 from sftjob.data.tokenizer import ChatTokenizer
-from sftjob.errors import InputMissing, SftjobError, SpecError
+from sftjob.errors import SftjobError
 from sftjob.evaluate.match import compile_answer_pattern
 from sftjob.evaluate.questions import Question, check_prompts, questions
 from sftjob.model_source import fetch_model
 from sftjob.records import EvaluationManifest, FileEntry, ShardHeader
 from sftjob.report import report
-from sftjob.spec import JobSpec, sha256_hex
-from sftjob.spec.load import parse_spec_json
-from sftjob.storage import ObjectStore, fetch_files, open_store
+from sftjob.spec import sha256_hex
+from sftjob.storage import ObjectStore, fetch_files
 from sftjob.storage.base import exists
 from sftjob.train.processes import die_with_parent
 from sftjob.train.settings import Settings, read_settings
@@ -67,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # PEFT imports it, and it advises to install a package that loads code from a hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    code, reason = _evaluated(options)
+    if code is not ExitCode.DONE:
+        leave_message(code, reason)
+    return code
+
+
+def _evaluated(options: argparse.Namespace) -> tuple[ExitCode, str]:
+    """How it ended, and why where it did not end well; it has been told."""
     try:
         settings = read_settings(os.environ, spec=options.spec, work=options.work)
         if settings.die_with_parent:
@@ -74,14 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluate_run(settings, progress=_print)
     except SftjobError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
-        return error.exit_code
+        return error.exit_code, str(error)
     except KeyboardInterrupt:
-        print("evaluation interrupted: models that were done stay done; start it again to go on", file=sys.stderr)
-        return ExitCode.INTERRUPTED
-    except Exception:  # a bug, or a machine that fails: the table's code instead of Python's 1
+        reason = "evaluation interrupted: models that were done stay done; start it again to go on"
+        print(reason, file=sys.stderr)
+        return ExitCode.INTERRUPTED, reason
+    except Exception as error:  # a bug, or a machine that fails: the table's code instead of Python's 1
         traceback.print_exc()
-        return ExitCode.CRASH
-    return ExitCode.DONE
+        return ExitCode.CRASH, f"{type(error).__name__}: {error}"
+    return ExitCode.DONE, ""
 
 
 def evaluate_run(settings: Settings, *, progress: Progress) -> None:
@@ -92,8 +100,8 @@ def evaluate_run(settings: Settings, *, progress: Progress) -> None:
         InputMissing: training has not finished, or the base model is not there.
         StorageError: the store does not answer, or something in it is not what it was.
     """
-    spec = _read_spec(settings.spec)
-    root = _open_root(spec, settings)
+    spec = read_spec(settings.spec)
+    root = open_root(spec, settings.storage_uri)
     subject = find_subject(spec, root)
     if exists(subject.store, keys.evaluation(subject.eval_id, keys.SUCCESS)):
         progress(f"evaluation {subject.eval_id} of {subject.job.run_id} is finished already")
@@ -105,22 +113,6 @@ def evaluate_run(settings: Settings, *, progress: Progress) -> None:
     if missing:
         _evaluate(plan, missing, settings, root, progress=progress)
     _finish(plan, progress)
-
-
-def _read_spec(path: Path) -> JobSpec:
-    try:
-        return parse_spec_json(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputMissing(
-            f"the spec cannot be read: {error.strerror}", file=str(path), hint=f"set {Env.SPEC} or --spec"
-        ) from error
-
-
-def _open_root(spec: JobSpec, settings: Settings) -> ObjectStore:
-    uri = spec.storage.uri or settings.storage_uri
-    if uri is None:
-        raise SpecError("says nowhere where runs live", field="storage.uri", hint="add it to the spec or the profile")
-    return open_store(uri, endpoint_url=spec.storage.endpoint_url, region=spec.storage.region)
 
 
 def _plan(subject: Subject, folder: Path) -> _Plan:
@@ -156,6 +148,7 @@ def _evaluate(plan: _Plan, parts: Sequence[Part], settings: Settings, root: Obje
         progress=progress,
         endpoint_url=storage.endpoint_url,
         region=storage.region,
+        cache=settings.cache,
     )
     task = make_task(subject, plan.tokenizer, plan.questions, plan.answer_pattern)
     done = evaluate_parts(

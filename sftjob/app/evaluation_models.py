@@ -11,8 +11,9 @@ from typing import Final
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sftjob.app.evaluation_inputs import HeldOut, Subject
+from sftjob.app.evaluation_inputs import HeldOut
 from sftjob.app.evaluation_record import Part
+from sftjob.app.subject import Subject
 from sftjob.data.lengths import fit_length
 from sftjob.data.masks import Encoded
 from sftjob.data.plain import encode_plain, encode_text

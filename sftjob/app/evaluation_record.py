@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sftjob.app.evaluation_inputs import Subject
+from sftjob.app.subject import Subject
 from sftjob.contract import keys
 from sftjob.errors import NotFound
 from sftjob.evaluate.questions import PromptFormat

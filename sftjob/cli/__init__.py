@@ -4,13 +4,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from sftjob import __version__
+from sftjob.cli.cluster import register as register_cluster
 from sftjob.cli.data import data_app
-from sftjob.cli.options import Sets, say
+from sftjob.cli.options import ProfileName, Sets, note, say
+from sftjob.cli.submit import register as register_submit
 from sftjob.contract import ExitCode
 from sftjob.errors import SftjobError, SpecError
 
@@ -32,7 +34,6 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The job as a YAML file.")]
-ProfileFile = Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="The platform's half as YAML.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="config.json of a model that is not on this machine.")
 ]
@@ -102,7 +103,15 @@ def plan(
 @app.command()
 def render(
     spec: SpecFile,
-    profile: ProfileFile = None,
+    *,
+    profile: ProfileName = None,
+    form: Annotated[
+        Literal["yaml", "json", "dir", "kustomize"],
+        typer.Option("--format", help="One stream, a List, or a folder with a file for each object."),
+    ] = "yaml",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder of `dir` and `kustomize`.")
+    ] = None,
     set_: Sets = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print what would be trained instead, every default filled in.")
@@ -112,14 +121,20 @@ def render(
     ] = None,
 ) -> None:
     """Print the Kubernetes manifests of a job: `sftjob render job.yaml | kubectl apply -f -`."""
-    from sftjob.app.manifests import manifests, resolved_yaml
+    from sftjob.app.manifests import manifests, resolved_yaml, write_manifests
 
+    if (output is not None) != (form in ("dir", "kustomize")):
+        raise SpecError("--output DIR belongs to `--format dir` and `kustomize`", hint="give both, or neither")
     if resolved:
         sys.stdout.write(resolved_yaml(spec, set_ or [], config=config))
         return
     if config is not None:
         raise SpecError("--config is for --resolved", hint="add --resolved, or leave it out")
-    sys.stdout.write(manifests(spec, profile, set_ or []))
+    if output is None:
+        sys.stdout.write(manifests(spec, profile, set_ or [], as_json=form == "json", progress=note))
+        return
+    for path in write_manifests(output, spec, profile, set_ or [], kustomize=form == "kustomize", progress=note):
+        say(f"wrote    {path}")
 
 
 @app.command()
@@ -165,6 +180,10 @@ def schema(
     say(json.dumps(profile_schema() if profile else job_schema(), indent=2))
 
 
+register_submit(app)
+register_cluster(app)
+
+
 def main() -> None:
     """Runs the command line; every error of `sftjob.errors` is one line and a documented exit code."""
     with _told_errors():
@@ -181,6 +200,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 _EXTRAS: Final = {
     "train": {"tokenizers", "jinja2", "pyarrow", "datasets", "huggingface_hub", "torch", "transformers", "trl", "peft"},
     "s3": {"boto3"},
+    "k8s": {"kubernetes", "urllib3"},
     "eval": {"matplotlib"},
 }
 """Packages that the core does not bring, by the extra that does."""

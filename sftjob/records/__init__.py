@@ -6,7 +6,7 @@ does not break an older reader. Times are UTC in ISO 8601; sizes are bytes; hash
 
 from sftjob.records.attempts import Claim, Lease, PodClaim, Result, Start
 from sftjob.records.base import Record, Stored, read_record
-from sftjob.records.data import Audit, LengthBin, PreparedData, SplitAudit, SplitCounts
+from sftjob.records.data import Audit, LengthBin, PreparedData, SplitAudit, SplitCounts, StagedInput
 from sftjob.records.evaluation import Answer, Evaluation, EvaluationManifest, Score, ShardHeader
 from sftjob.records.training import Environment, Metric, Reading
 from sftjob.records.weights import Commit, Export, FileEntry, LogitDifference, MergedModel, MergeParity, Part, Wanted
@@ -37,6 +37,7 @@ __all__ = [
     "ShardHeader",
     "SplitAudit",
     "SplitCounts",
+    "StagedInput",
     "Start",
     "Stored",
     "Wanted",

@@ -85,6 +85,15 @@ class Audit(Record):
     """Ids of the first of them."""
 
 
+class StagedInput(Record):
+    """inputs/<sha256>.json: a local input that was uploaded for pods; written when all of its files are there."""
+
+    sha256: Sha256
+    """Of the input as a whole, which its folder is named after."""
+    files: tuple[FileEntry, ...]
+    """`key` is relative to `<storage.uri>`."""
+
+
 class PreparedData(Record):
     """data/<hash>/<n>/manifest.json: tokenised data; written last. Also attempts/<n>/data.json, naming it."""
 

@@ -23,13 +23,11 @@ def load_evaluation(store: ObjectStore) -> Evaluation:
         InputMissing: the run has none.
         StorageError: its scores are not what its manifest says.
     """
-    done = [info.key for info in store.list(keys.EVALUATIONS) if info.key.endswith(f"/{keys.SUCCESS}")]
-    manifests = [read_record(EvaluationManifest, store.get_bytes(key), key) for key in done]
-    if not manifests:
+    newest = newest_evaluation(store)
+    if newest is None:
         raise InputMissing(
             "no finished evaluation", file=store.uri, hint="let `sftjob run` or the eval Job finish first"
         )
-    newest = max(manifests, key=lambda manifest: manifest.time)
     entry = next((entry for entry in newest.files if entry.path == SCORES), None)
     if entry is None:
         raise StorageError(f"names no {SCORES}", file=keys.evaluation(newest.eval_id, keys.SUCCESS))
@@ -37,3 +35,10 @@ def load_evaluation(store: ObjectStore) -> Evaluation:
     if sha256_hex(data) != entry.sha256:
         raise StorageError("another SHA-256 than its manifest says", file=entry.key, hint="evaluate again")
     return read_record(Evaluation, data, entry.key)
+
+
+def newest_evaluation(store: ObjectStore) -> EvaluationManifest | None:
+    """The manifest of a run's newest finished evaluation; None where there is none. `store` as for the evaluation."""
+    done = [info.key for info in store.list(keys.EVALUATIONS) if info.key.endswith(f"/{keys.SUCCESS}")]
+    manifests = (read_record(EvaluationManifest, store.get_bytes(key), key) for key in done)
+    return max(manifests, key=lambda manifest: manifest.time, default=None)

@@ -13,7 +13,7 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 class Launch(SpecModel):
     """How many processes train, and on what."""
 
-    nodes: PositiveInt = 1
+    nodes: int = Field(default=1, ge=1, le=10_000)
     gpus_per_node: int = Field(default=1, ge=0, le=64)
     """0 trains on the CPU. `sftjob run` writes the machine's own number here."""
     gpu: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")

@@ -28,6 +28,7 @@ from sftjob.storage.commits import (
 from sftjob.storage.files import fetch_files, hash_file, list_files, upload_files, upload_folder
 from sftjob.storage.folder import FolderStore
 from sftjob.storage.probe import probe
+from sftjob.storage.retry import Patience
 
 __all__ = [
     "FolderStore",
@@ -61,13 +62,16 @@ __all__ = [
 _HINT: Final = "write s3://bucket/prefix, file:///folder or an absolute path"
 
 
-def open_store(uri: str, *, endpoint_url: str | None = None, region: str | None = None) -> ObjectStore:
+def open_store(
+    uri: str, *, endpoint_url: str | None = None, region: str | None = None, patience: Patience | None = None
+) -> ObjectStore:
     """The store behind a URI; nothing is asked of it yet.
 
     Args:
         uri: `s3://bucket/prefix`, `file:///folder` or an absolute path.
         endpoint_url: of an S3-compatible store; without it AWS, or what the AWS environment variables say.
         region: of the bucket; without it what the AWS environment or configuration says.
+        patience: with a store that does not answer, instead of one that lets a minute of errors pass.
 
     Raises:
         SpecError: no such URI; the field is `storage.uri`.
@@ -78,7 +82,9 @@ def open_store(uri: str, *, endpoint_url: str | None = None, region: str | None 
             # boto3 costs half a second and is not there on every laptop.
             from sftjob.storage.s3 import S3Store  # noqa: PLC0415
 
-            return S3Store.open(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region)
+            return S3Store.open(
+                parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region, patience=patience
+            )
     except StorageError as error:
         raise SpecError(str(error), field="storage.uri", hint=_HINT) from error
     except ImportError as error:

@@ -1,7 +1,8 @@
 """The object store as the rest of the project sees it: a protocol, and how its keys are kept honest."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +21,12 @@ class ObjectInfo:
     key: str
     size: int
     """Bytes."""
+    sha256: str | None = field(default=None, compare=False)
+    """As whoever uploaded it has stored it beside it; only `head` tells, and not of every object."""
+    version: str = field(default="", compare=False)
+    """Another one means that the object was written again; only `list` tells."""
+    modified: datetime | None = field(default=None, compare=False)
+    """When it was written, by the store's clock; only `list` tells."""
 
 
 class ObjectStore(Protocol):
@@ -43,8 +50,14 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+    def put_file(self, key: str, path: Path, *, sha256: str, on_sent: Callable[[int], None] | None = None) -> None:
         """Uploads a file.
+
+        Args:
+            key: of the object.
+            path: of the file.
+            sha256: that the file has, in hex.
+            on_sent: is given the bytes of each part that has arrived, from the calling thread.
 
         Raises:
             StorageError: the bytes that were sent do not have this hash (the file changed meanwhile).

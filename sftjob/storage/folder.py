@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -42,16 +43,18 @@ class FolderStore:
             elif not _link_into_place(temporary, path) and _content(path, len(data)) != data:
                 raise Exists("an object with other content is there already", file=self._name(key))
 
-    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+    def put_file(self, key: str, path: Path, *, sha256: str, on_sent: Callable[[int], None] | None = None) -> None:
         target = self._path(key)
         with local_errors(path):
             source = path.open("rb")
         with source, local_errors(target), self._temporary() as (temporary, file):
-            _, found = copy(source, file)
+            size, found = copy(source, file)
             if found != sha256:
                 raise StorageError(f"the file changed: its sha256 is {found}, not {sha256}", file=str(path))
             _finish(file)
             _move_into_place(temporary, target)
+        if on_sent:
+            on_sent(size)
 
     def get_bytes(self, key: str, *, max_bytes: int = 16 * 2**20) -> bytes:
         with self._open(key) as file:
@@ -193,7 +196,13 @@ def _walk(start: Path, root: Path) -> Iterator[ObjectInfo]:
             # An object that is deleted while we walk was never there.
             with suppress(FileNotFoundError):
                 if not path.is_symlink():
-                    yield ObjectInfo(key=path.relative_to(root).as_posix(), size=path.stat().st_size)
+                    stat = path.stat()
+                    yield ObjectInfo(
+                        path.relative_to(root).as_posix(),
+                        stat.st_size,
+                        version=f"{stat.st_mtime_ns}",
+                        modified=datetime.fromtimestamp(stat.st_mtime, UTC),
+                    )
 
 
 def _unless_absent(error: OSError) -> None:

@@ -154,18 +154,21 @@ class S3Store:
             if self._content(full, len(data)) != data:
                 raise
 
-    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+    def put_file(self, key: str, path: Path, *, sha256: str, on_sent: Callable[[int], None] | None = None) -> None:
         full = self._full(key)
         bucket = self._connection.bucket
         with local_errors(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > self._connection.part_bytes:
-                return s3_parts.upload(self._connection, full, path, file, size=size, sha256=sha256)
+                return s3_parts.upload(self._connection, full, path, file, size=size, sha256=sha256, on_sent=on_sent)
             data = file.read()
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
             raise StorageError(f"the file changed: its sha256 is {found}, not {sha256}", file=str(path))
-        self._connection.call(full, lambda s3: s3.put_object(Bucket=bucket, Key=full, Body=data))
+        told = {s3_parts.SHA256: sha256}
+        self._connection.call(full, lambda s3: s3.put_object(Bucket=bucket, Key=full, Body=data, Metadata=told))
+        if on_sent:
+            on_sent(size)
         return None
 
     def get_bytes(self, key: str, *, max_bytes: int = 16 * 2**20) -> bytes:
@@ -186,7 +189,7 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         full = self._full(key)
         answer = self._connection.call(full, lambda s3: s3.head_object(Bucket=self._connection.bucket, Key=full))
-        return ObjectInfo(key=key, size=answer["ContentLength"])
+        return ObjectInfo(key=key, size=answer["ContentLength"], sha256=answer["Metadata"].get(s3_parts.SHA256))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         # Sorted here: not every store gives its pages in order.
@@ -237,7 +240,12 @@ class S3Store:
             for item in page.get("Contents", []):
                 # Consoles make empty objects that end in a slash to show folders.
                 if not item["Key"].endswith("/"):
-                    yield ObjectInfo(key=item["Key"].removeprefix(self._prefix), size=item["Size"])
+                    yield ObjectInfo(
+                        item["Key"].removeprefix(self._prefix),
+                        item["Size"],
+                        version=item.get("ETag", ""),
+                        modified=item.get("LastModified"),
+                    )
             if not page.get("NextContinuationToken"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -23,8 +23,9 @@ T = TypeVar("T")
 THREADS: Final = 4
 _MAX_PARTS: Final = 10_000
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
-_SHA256: Final = "sha256"
-"""User metadata on what is uploaded in parts: a lost reply to its completion is settled by it."""
+SHA256: Final = "sha256"
+"""User metadata on files: whoever uploads one again sees that it is there, and a lost reply to the completion of an
+upload in parts is settled by it."""
 
 
 class Damaged(StorageError):
@@ -43,12 +44,22 @@ class Connection(Protocol):
     def call(self, key: str, request: "Callable[[S3Client], T]", *, retry: bool = True) -> T: ...
 
 
-def upload(connection: Connection, key: str, path: Path, file: BinaryIO, *, size: int, sha256: str) -> None:
+def upload(
+    connection: Connection,
+    key: str,
+    path: Path,
+    file: BinaryIO,
+    *,
+    size: int,
+    sha256: str,
+    on_sent: Callable[[int], None] | None = None,
+) -> None:
     """Uploads a file in parts; it becomes visible only after all its bytes had the promised hash.
 
     Args:
         key: full key, the store's prefix included.
         path: for the message.
+        on_sent: is given the bytes of each part that has arrived.
 
     Raises:
         StorageError: other bytes than promised were read.
@@ -56,7 +67,8 @@ def upload(connection: Connection, key: str, path: Path, file: BinaryIO, *, size
     bucket = connection.bucket
     upload_id = connection.call(key, partial(_create, bucket=bucket, key=key, sha256=sha256))
     try:
-        parts, found = _send(connection, key, file, upload_id, max(connection.part_bytes, -(-size // _MAX_PARTS)))
+        part_bytes = max(connection.part_bytes, -(-size // _MAX_PARTS))
+        parts, found = _send(connection, key, file, upload_id, part_bytes=part_bytes, on_sent=on_sent)
         if found != sha256:
             raise StorageError(f"the file changed: its sha256 is {found}, not {sha256}", file=str(path))
         _complete(connection, key, upload_id, parts, size=size, sha256=sha256)
@@ -117,15 +129,21 @@ def _create(s3: "S3Client", *, bucket: str, key: str, sha256: str) -> str:
     # Where boto3 adds a checksum to every part, the upload must have been announced with it.
     if s3.meta.config.request_checksum_calculation == "when_supported":  # type: ignore[attr-defined]
         answer = s3.create_multipart_upload(
-            Bucket=bucket, Key=key, Metadata={_SHA256: sha256}, ChecksumAlgorithm="CRC32"
+            Bucket=bucket, Key=key, Metadata={SHA256: sha256}, ChecksumAlgorithm="CRC32"
         )
     else:
-        answer = s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={_SHA256: sha256})
+        answer = s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={SHA256: sha256})
     return answer["UploadId"]
 
 
 def _send(
-    connection: Connection, key: str, file: BinaryIO, upload_id: str, part_bytes: int
+    connection: Connection,
+    key: str,
+    file: BinaryIO,
+    upload_id: str,
+    *,
+    part_bytes: int,
+    on_sent: Callable[[int], None] | None,
 ) -> "tuple[list[CompletedPartTypeDef], str]":
     digest = hashlib.sha256()
 
@@ -134,7 +152,7 @@ def _send(
             digest.update(chunk)
             yield number, chunk
 
-    def send(part: tuple[int, bytes]) -> "CompletedPartTypeDef":
+    def send(part: tuple[int, bytes]) -> "tuple[CompletedPartTypeDef, int]":
         number, chunk = part
         answer = connection.call(
             key,
@@ -143,9 +161,15 @@ def _send(
             ),
         )
         done: CompletedPartTypeDef = {"PartNumber": number, "ETag": answer["ETag"]}
-        return {**done, "ChecksumCRC32": answer["ChecksumCRC32"]} if "ChecksumCRC32" in answer else done
+        checked: CompletedPartTypeDef = {"ChecksumCRC32": answer["ChecksumCRC32"]} if "ChecksumCRC32" in answer else {}
+        return {**done, **checked}, len(chunk)
 
-    return list(in_order(send, chunks(), threads=THREADS)), digest.hexdigest()
+    parts: list[CompletedPartTypeDef] = []
+    for part, sent in in_order(send, chunks(), threads=THREADS):
+        parts.append(part)
+        if on_sent:
+            on_sent(sent)
+    return parts, digest.hexdigest()
 
 
 def _complete(
@@ -167,7 +191,7 @@ def _complete(
             ),
         )
     head = connection.call(key, lambda s3: s3.head_object(Bucket=bucket, Key=key))
-    if head["ContentLength"] != size or head["Metadata"].get(_SHA256, sha256) != sha256:
+    if head["ContentLength"] != size or head["Metadata"].get(SHA256, sha256) != sha256:
         raise StorageError(
             f"the store keeps {head['ContentLength']} bytes of another upload instead of {size}", file=key
         )

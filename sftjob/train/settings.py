@@ -32,6 +32,8 @@ class Settings:
     grace_seconds: float = GRACE_SECONDS_DEFAULT
     storage_uri: str | None = None
     """Where runs live when the spec does not say."""
+    cache: Path | None = None
+    """Folder in which base models are kept for other pods."""
     inputs: Mapping[str, Path]
     """Pinned inputs that lie on this machine already: {sha256: path}."""
     die_with_parent: bool = False
@@ -57,6 +59,7 @@ def read_settings(environment: Mapping[str, str], *, spec: Path | None = None, w
         master_port=int(_number(environment, Env.MASTER_PORT, MASTER_PORT_DEFAULT)),
         grace_seconds=_number(environment, Env.GRACE_SECONDS, GRACE_SECONDS_DEFAULT),
         storage_uri=environment.get(Env.STORAGE_URI) or None,
+        cache=Path(cache).absolute() if (cache := environment.get(Env.CACHE)) else None,
         inputs=_inputs(environment),
         die_with_parent=environment.get(Env.DIE_WITH_PARENT) == "1",
     )

@@ -91,6 +91,7 @@ def _model(attempt: Attempt, run: Run, settings: Settings) -> Path:
         progress=say,
         endpoint_url=storage.endpoint_url,
         region=storage.region,
+        cache=settings.cache,
     )
 
 

@@ -8,7 +8,8 @@ HEADER = "# yaml-language-server: $schema="
 
 
 def test_examples_load(root: Path) -> None:
-    files = sorted((root / "examples").rglob("*.yaml"))
+    # Profiles have a test of their own.
+    files = sorted(file for file in (root / "examples").rglob("*.yaml") if file.parent.name != "profiles")
 
     assert len(files) >= 1
     for file in files:

@@ -9,7 +9,7 @@ from sftjob.contract import SPEC_FILE, Component, Env, ExitCode, JobAction, Labe
 ACTIONS = {
     0: "Count",
     **dict.fromkeys((64, 65, 66), "FailJob"),
-    **dict.fromkeys((70, 73, 74), "Count"),
+    **dict.fromkeys((69, 70, 73, 74), "Count"),
     **dict.fromkeys((75, 76), "Ignore"),
     **dict.fromkeys((77, 78, 80), "FailJob"),
     81: "Ignore",

@@ -137,6 +137,17 @@ class TestHub:
 
         assert content(fetch(SOURCE, tmp_path / "model")) == SHARDED
 
+    def test_is_kept_in_the_cache_that_pods_share(self, hub: HubServer, tmp_path: Path) -> None:
+        folders = [
+            fetch_model(SOURCE, tmp_path / pod, store_root=None, inputs={}, cache=tmp_path / "shared")
+            for pod in ("a", "b")
+        ]
+
+        assert [content(folder) for folder in folders] == [MODEL] * 2
+        assert sorted(hub.downloads) == sorted(MODEL)
+        assert (folders[1] / "config.json").resolve().is_relative_to(tmp_path / "shared" / "hub")
+        assert not (tmp_path / "cache").exists()
+
     def test_does_not_download_twice(self, hub: HubServer, tmp_path: Path) -> None:
         fetch(SOURCE, tmp_path / "model")
         fetch(SOURCE, tmp_path / "model")
@@ -440,7 +451,7 @@ class TestPinned:
         source = PinnedModel(sha256="0" * 64, name="mine")
         root = FolderStore(write(tmp_path / "root", {keys.input(source.sha256, n): d for n, d in MODEL.items()}))
 
-        with pytest.raises(InputMissing, match="has changed"):
+        with pytest.raises(InputMissing, match=r"is not mine as it was pinned.*sftjob stage SPEC --verify"):
             fetch(source, tmp_path / "model", store_root=root)
         assert not (tmp_path / "model").exists()
 

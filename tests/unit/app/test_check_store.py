@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sftjob.app import check_store as module
+from sftjob import container
 from sftjob.app.check_store import check_store, main
 from sftjob.contract import Env, ExitCode, keys
 from sftjob.errors import SpecError
@@ -98,7 +98,7 @@ def test_a_store_without_conditional_writes_ends_with_78(
         def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
             super().put_bytes(key, data)
 
-    monkeypatch.setattr(module, "open_store", lambda *_, **__: Replaces(tmp_path / "store"))
+    monkeypatch.setattr(container, "open_store", lambda *_, **__: Replaces(tmp_path / "store"))
     monkeypatch.setenv(Env.STORAGE_URI, "s3://any/thing")
 
     assert main(["--spec", str(spec)]) is ExitCode.CONFIGURATION

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sftjob.app import evaluation
-from sftjob.app.evaluation_inputs import HeldOut, Subject, find_subject, held_out_digest
+from sftjob.app.evaluation_inputs import HeldOut, held_out_digest
 from sftjob.app.evaluation_record import evaluation_record, read_metrics, read_shard, shard_bytes
+from sftjob.app.subject import Subject, find_subject
 from sftjob.contract import Env, ExitCode, keys
 from sftjob.data.masks import Encoded
 from sftjob.data.messages import Message

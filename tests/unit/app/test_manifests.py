@@ -99,6 +99,6 @@ def test_a_folder_with_other_files_is_left_alone(spec: Path, tmp_path: Path) -> 
 
 
 def test_a_spec_that_cannot_be_rendered_leaves_no_folder(spec: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="storage.uri"):
+    with pytest.raises(SpecError, match=r"storage\.uri"):
         write_manifests(tmp_path / "made", spec, None, ["storage={}"])
     assert not (tmp_path / "made").exists()

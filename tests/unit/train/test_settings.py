@@ -24,6 +24,7 @@ def test_every_variable_is_read() -> None:
         Env.MASTER_PORT: "4000",
         Env.GRACE_SECONDS: "90",
         Env.STORAGE_URI: "s3://bucket/runs",
+        Env.CACHE: "/cache",
         Env.INPUTS: '{"ab": "/data/x"}',
         Env.DIE_WITH_PARENT: "1",
     }
@@ -37,6 +38,7 @@ def test_every_variable_is_read() -> None:
         master_port=4000,
         grace_seconds=90,
         storage_uri="s3://bucket/runs",
+        cache=Path("/cache"),
         inputs={"ab": Path("/data/x")},
         die_with_parent=True,
     )
