@@ -7,13 +7,11 @@ from datetime import datetime
 from typing import Final
 
 from sftjob.cluster.fields import number, part, parts, text, time_at
-from sftjob.contract import QUEUE_LABEL, Component, Label
+from sftjob.contract import QUEUE_LABEL, Label
 from sftjob.render import Manifest
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 """An annotation as well, which older clusters have alone."""
-RESTARTS_LABEL: Final = "jobset.sigs.k8s.io/restart-attempt"
-"""On the Jobs and pods of a JobSet: how many times the whole has started again."""
 _JOB_ENDS: Final = {"Complete": True, "Failed": False}
 _JOBSET_ENDS: Final = {"Completed": True, "Failed": False}
 
@@ -26,7 +24,6 @@ class Finish:
     reason: str = ""
     """The controller's word: `PodFailurePolicy`, `BackoffLimitExceeded`, `DeadlineExceeded`."""
     message: str = ""
-    time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +96,11 @@ class Pod:
     job: str
     """Name of the Job that owns it."""
     index: int
-    attempt: int
-    """Of a JobSet: how often the whole was started again before this pod."""
     phase: str
     """`Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`."""
     node: str
     created: datetime | None
     deleting: bool
-    ready: bool
     container: str
     """Name of ours, the first one: sidecars come after it."""
     started: bool
@@ -177,12 +171,10 @@ def read_pod(manifest: Manifest) -> Pod:
         component=str(labels.get(Label.COMPONENT.value) or ""),
         job=str(labels.get("batch.kubernetes.io/job-name") or ""),
         index=int(str(index)) if str(index).isdigit() else 0,
-        attempt=int(str(labels.get(RESTARTS_LABEL))) if str(labels.get(RESTARTS_LABEL)).isdigit() else 0,
         phase=text(manifest, "status", "phase") or "Unknown",
         node=text(manifest, "spec", "nodeName"),
         created=time_at(manifest, "metadata", "creationTimestamp"),
         deleting=bool(text(manifest, "metadata", "deletionTimestamp")),
-        ready=_condition(manifest, "Ready").get("status") == "True",
         container=container,
         started=bool(state.get("running") or state.get("terminated")),
         waiting=_waiting(manifest),
@@ -195,11 +187,6 @@ def read_pod(manifest: Manifest) -> Pod:
         reason=text(manifest, "status", "reason"),
         manifest=manifest,
     )
-
-
-def components(component: Component) -> dict[str, str]:
-    """Labels that all objects of one component of any run have."""
-    return {Label.NAME.value: "sftjob", Label.COMPONENT.value: component.value}
 
 
 def _gpus(job: Manifest) -> int:
@@ -229,7 +216,6 @@ def _finish(status: Manifest, ends: dict[str, bool]) -> Finish | None:
                 succeeded=ends[kind],
                 reason=text(condition, "reason"),
                 message=text(condition, "message"),
-                time=time_at(condition, "lastTransitionTime"),
             )
     return None
 

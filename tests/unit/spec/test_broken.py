@@ -428,11 +428,12 @@ def test_many_problems_are_counted(write: Write, minimal: str) -> None:
     assert found[-1] == "spec.yaml: 30 more problems; repair these first"
 
 
-def test_too_many_pods_for_their_names(write: Write, minimal: str) -> None:
-    text = minimal.replace("name: job", f"name: {'j' * 30}") + "launch: {nodes: 10000000}\n"
-    assert _refused(write(text)) == [
-        "spec.yaml:1: name: pod names would have 64 characters, Kubernetes allows 63; "
-        "shorten it by 1, or use fewer than 10000000 nodes"
+def test_too_many_pods_for_a_job(write: Write, minimal: str) -> None:
+    """The longest name that a spec can have leaves room for the numbers of all others."""
+    longest = minimal.replace("name: job", f"name: {'j' * 30}")
+    assert load_spec(write(longest + "launch: {nodes: 10000}\n")).spec.launch.nodes == 10_000
+    assert _refused(write(longest + "launch: {nodes: 10001}\n")) == [
+        "spec.yaml:5: launch.nodes: 10001 is too large; use at most 10000"
     ]
 
 
