@@ -78,7 +78,7 @@ def wait(
     try:
         code = wait_for(_target(run, profile, namespace, context, endpoint_url), say, timeout=timeout)
     except (TimedOut, KeyboardInterrupt) as stop:
-        note(f"note: stopped waiting; {stop or 'the run goes on'}")
+        note(f"note: stopped waiting; {str(stop) or 'the run goes on'}")
         raise typer.Exit(ExitCode.INTERRUPTED) from stop
     raise typer.Exit(code)
 

@@ -254,12 +254,12 @@ def test_list_shows_what_is_there(
 def test_a_real_run_is_cancelled_continued_and_evaluated_by_the_client(
     make_run: MakeRun, find: Callable[..., Target], s3: S3Server, proved: Proved
 ) -> None:
-    run = make_run("lora", "training.max_steps=300", "training.save_steps=20", "kubernetes.evaluation=cli")
+    run = make_run("lora", "training.max_steps=1500", "training.save_steps=50", "kubernetes.evaluation=cli")
     run.apply()
     committed = run.until_committed()
     target = find(run.run_id, endpoint_url=s3.endpoint_url)
     shown = status_json(read_status(target, warn=pytest.fail))
-    assert (shown["phase"], shown["progress"]["steps"]) == ("training", 300)
+    assert (shown["phase"], shown["progress"]["steps"]) == ("training", 1500)
     assert shown["progress"]["committed"] >= committed
     assert shown["progress"]["loss"] > 0
 

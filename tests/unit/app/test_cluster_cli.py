@@ -1,6 +1,7 @@
 """`sftjob status | logs | wait | cancel | list` from the command line, against an API over loopback."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,13 +80,15 @@ class TestTroubles:
         assert (code, len(told)) == (64, 1)
         assert not server.asked
 
-    def test_no_client_library(self, call: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-        for name in [name for name in sys.modules if name.startswith(("sftjob.cluster", "sftjob.app"))]:
-            monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setitem(sys.modules, "kubernetes", None)
 
-        code, _, told = call(command, RUN)
-        assert (code, told) == (78, ["error: this needs the package kubernetes; pip install 'sftjob[k8s]'"])
+def test_no_client_library() -> None:
+    code = "import sys; sys.modules['kubernetes'] = None; sys.argv[1:] = ['list']; from sftjob.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+    assert (done.returncode, done.stderr) == (
+        78,
+        "error: this needs the package kubernetes; pip install 'sftjob[k8s]'\n",
+    )
 
 
 def test_status_as_json(server: ApiServer, call: Any) -> None:
@@ -122,6 +125,27 @@ def test_wait_stops_waiting(server: ApiServer, call: Any) -> None:
 
     code, _, told = call("wait", RUN, "--timeout", "0")
     assert (code, told[-1]) == (75, f"note: stopped waiting; {RUN} goes on (pending)")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [(["wait"], (75, "", ["note: stopped waiting; the run goes on"])), (["logs", "-f"], (0, "", []))],
+)
+def test_a_ctrl_c_leaves_the_run_alone(
+    server: ApiServer,
+    call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    expected: tuple[int, str, list[str]],
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    server.says(JOBS, page(job()))
+    monkeypatch.setattr("sftjob.app.wait.wait", stop)
+    monkeypatch.setattr("sftjob.app.logs.follow_logs", stop)
+
+    assert call(*command, RUN) == expected
 
 
 def test_the_namespace_of_the_option_wins(server: ApiServer, call: Any, tmp_path: Path) -> None:
