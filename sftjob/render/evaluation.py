@@ -4,8 +4,8 @@ from typing import Final
 
 from sftjob.place import ContainerSize, Placement
 from sftjob.render.env import evaluation_environment
-from sftjob.render.failure_policy import pod_failure_policy
-from sftjob.render.manifest import Identity, Manifest, metadata
+from sftjob.render.job import indexed_job
+from sftjob.render.manifest import Identity, Manifest
 from sftjob.render.pod import pod_template, resources, volumes, work_mounts, workload_container
 
 EVALUATOR: Final = "evaluator"
@@ -15,22 +15,14 @@ _GRACE_SECONDS: Final = 60
 
 def evaluation_job(placement: Placement, size: ContainerSize, identity: Identity) -> Manifest:
     """A Job of one pod. No GPU waits for the training: a suspended Job has no pods."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata(identity.job, placement, identity),
-        "spec": {
-            "suspend": True,
-            "completionMode": "Indexed",
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": placement.retries,
-            "podFailurePolicy": pod_failure_policy(EVALUATOR),
-            "podReplacementPolicy": "Failed",
-            "ttlSecondsAfterFinished": placement.ttl_seconds_after_finished,
-            "template": _pod(placement, size, identity),
-        },
-    }
+    return indexed_job(
+        placement,
+        identity,
+        container=EVALUATOR,
+        template=_pod(placement, size, identity),
+        backoff_limit=placement.retries,
+        suspend=True,
+    )
 
 
 def _pod(placement: Placement, size: ContainerSize, identity: Identity) -> Manifest:

@@ -5,7 +5,7 @@ from typing import Final
 from sftjob.contract import Component, Mount
 from sftjob.place import Placement
 from sftjob.render.env import gate_environment
-from sftjob.render.failure_policy import pod_failure_policy
+from sftjob.render.job import indexed_job
 from sftjob.render.manifest import Identity, Json, Manifest, metadata, strings
 from sftjob.render.objects import service_account
 from sftjob.render.pod import (
@@ -69,21 +69,13 @@ def gate_role_binding(placement: Placement, identity: Identity) -> Manifest:
 
 def gate_job(placement: Placement, image: str, identity: Identity) -> Manifest:
     """Lives until the evaluation has ended, because applying the manifests again suspends it again."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata(identity.job, placement, identity),
-        "spec": {
-            "completionMode": "Indexed",
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": _BACKOFF_LIMIT,
-            "podFailurePolicy": pod_failure_policy(GATE),
-            "podReplacementPolicy": "Failed",
-            "ttlSecondsAfterFinished": placement.ttl_seconds_after_finished,
-            "template": _pod(placement, image, identity),
-        },
-    }
+    return indexed_job(
+        placement,
+        identity,
+        container=GATE,
+        template=_pod(placement, image, identity),
+        backoff_limit=_BACKOFF_LIMIT,
+    )
 
 
 def _pod(placement: Placement, image: str, identity: Identity) -> Manifest:

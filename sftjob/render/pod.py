@@ -38,13 +38,9 @@ def pod_template(
     accounts, gate = placement.service_accounts, identity.component is Component.GATE
     account = (accounts.gate if gate else accounts.pods) or identity.service_account
     on_gpu = size is not None and size.gpus > 0
-    keep = _KEEP_NODE if size else {}
     return {
-        "metadata": present(
-            {
-                "labels": strings({**identity.labels(placement), **placement.pod_labels}),
-                "annotations": strings({**keep, **placement.pod_annotations, **(annotations or {})}) or None,
-            }
+        "metadata": _pod_metadata(
+            placement, identity, {**(_KEEP_NODE if size else {}), **placement.pod_annotations, **(annotations or {})}
         ),
         "spec": present(
             {
@@ -159,6 +155,11 @@ def credentials_volumes(placement: Placement) -> list[Json]:
     if not placement.credentials_secret:
         return []
     return [_secret_volume("credentials", placement.credentials_secret, CREDENTIALS_FILE)]
+
+
+def _pod_metadata(placement: Placement, identity: Identity, annotations: Mapping[str, str]) -> Manifest:
+    labels = {**identity.labels(placement), **placement.pod_labels}
+    return present({"labels": strings(labels), "annotations": strings(annotations) or None})
 
 
 def _secret_volume(name: str, secret: SecretKey, path: str) -> Manifest:

@@ -5,36 +5,26 @@ from typing import Final
 from sftjob.contract import Component, Label
 from sftjob.place import Placement
 from sftjob.render.env import train_environment
-from sftjob.render.failure_policy import pod_failure_policy
-from sftjob.render.manifest import Identity, Json, Manifest, metadata, present, queue_labels, strings
+from sftjob.render.job import indexed_job
+from sftjob.render.manifest import Identity, Json, Manifest, queue_labels, strings
 from sftjob.render.pod import pod_template, resources, volumes, work_mounts, workload_container
 
 TRAINER: Final = "trainer"
 
 
 def train_job(placement: Placement, identity: Identity) -> Manifest:
-    """An Indexed Job; of a single pod, too, so that all look alike from inside."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata(
-            identity.job, placement, identity, labels=queue_labels(placement), annotations=placement.annotations
-        ),
-        "spec": present(
-            {
-                "completionMode": "Indexed",
-                "completions": placement.nodes,
-                "parallelism": placement.nodes,
-                "backoffLimit": placement.backoff_limit,
-                "podFailurePolicy": pod_failure_policy(TRAINER),
-                # The only policy that podFailurePolicy allows. A pod that is terminating still holds its GPUs.
-                "podReplacementPolicy": "Failed",
-                "activeDeadlineSeconds": placement.active_deadline_seconds,
-                "ttlSecondsAfterFinished": placement.ttl_seconds_after_finished,
-                "template": train_pod(placement, identity),
-            }
-        ),
-    }
+    """A Job with a pod for each node."""
+    return indexed_job(
+        placement,
+        identity,
+        container=TRAINER,
+        template=train_pod(placement, identity),
+        backoff_limit=placement.backoff_limit,
+        pods=placement.nodes,
+        deadline_seconds=placement.active_deadline_seconds,
+        labels=queue_labels(placement),
+        annotations=placement.annotations,
+    )
 
 
 def train_pod(placement: Placement, identity: Identity) -> Manifest:
