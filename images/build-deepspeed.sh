@@ -8,7 +8,7 @@ accelerator=$1 ops=$2 pins=$3 out=$4
 for op in $ops; do export "DS_BUILD_$op=1"; done
 for toolkit in /toolkit/cuda-*.*; do [ ! -x "$toolkit/bin/nvcc" ] || export CUDA_HOME="$toolkit"; done
 
-uv pip install --constraint "$pins/constraints.txt" --requirement "$pins/deepspeed-build.txt"
+uv pip install --requirement "$pins/deepspeed-build.txt"
 CXX=/images/portable-c++.sh DS_ENABLE_NINJA=1 DS_ACCELERATOR="$accelerator" HOME=/root \
   python -m pip wheel --no-deps --no-build-isolation --no-binary deepspeed --wheel-dir "$out" --requirement "$pins/deepspeed.txt"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from sftjob import __version__
-from sftjob.contract import RENDEZVOUS_PORT, SPEC_FILE, Env, Label, Mount
+from sftjob.contract import HELD_QUEUE, RENDEZVOUS_PORT, SPEC_FILE, Env, Label, Mount
 from sftjob.place import place
 from sftjob.render import render
 from sftjob.spec import JobSpec, Profile, job_schema, profile_schema
@@ -112,6 +112,7 @@ def constants() -> Json:
         "mounts": {mount.name: mount.value for mount in Mount},
         "jobsetWorker": JOBSET_WORKER,
         "jobsetChild": JOBSET_CHILD,
+        "heldQueue": HELD_QUEUE,
         **common_parts(),
     }
 

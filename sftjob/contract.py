@@ -159,6 +159,8 @@ class Label(StrEnum):
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 """By which Kueue finds what it is to admit."""
+HELD_QUEUE: Final = "sftjob-held"
+"""A queue that does not exist. A Job without a queue may be given `default` by Kueue, and would be admitted at once."""
 
 
 class Component(StrEnum):

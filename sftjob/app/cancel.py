@@ -14,7 +14,7 @@ from sftjob.cluster.phase import Run, state
 from sftjob.cluster.run_watch import watch_run
 from sftjob.cluster.runs import check_namespace
 from sftjob.contract import Component
-from sftjob.errors import ObjectMissing, SftjobError
+from sftjob.errors import Conflict, ObjectMissing, SftjobError
 from sftjob.report import words
 from sftjob.storage import ObjectStore
 
@@ -64,8 +64,8 @@ def _place(workload: Workload) -> int:
 
 def _delete(cluster: Cluster, workload: Workload, say: Callable[[str], None]) -> None:
     """Somebody else may be quicker."""
-    with suppress(ObjectMissing):
-        cluster.delete(Kind.JOBSET if workload.jobset else Kind.JOB, workload.name)
+    with suppress(ObjectMissing, Conflict):
+        cluster.delete(Kind.JOBSET if workload.jobset else Kind.JOB, workload.name, uid=workload.uid)
         training = workload.component == Component.TRAIN.value
         say(f"delete   {workload.name}{': its pods save a checkpoint before they end' if training else ''}")
 

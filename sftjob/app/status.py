@@ -48,7 +48,7 @@ def read_status(target: Target, *, warn: Callable[[str], None] = silent) -> Stat
     """
     run = load_run(target.cluster, target.run_id)
     uri, progress = _from_store(target, run, warn)
-    now = _known_state(run, progress)
+    now = known_state(run, progress)
     if now.phase is Phase.GONE:
         reason = f"no run {run.run_id} in namespace {run.namespace}"
         raise ObjectMissing(reason, hint="sftjob submit starts it; sftjob list -A shows all runs")
@@ -121,7 +121,7 @@ def _from_store(target: Target, run: Run, warn: Callable[[str], None]) -> tuple[
         return "", None
 
 
-def _known_state(run: Run, progress: Progress | None) -> State:
+def known_state(run: Run, progress: Progress | None) -> State:
     """The cluster's word; of a run whose Jobs are gone (their TTL, or somebody deleted them) the store's."""
     now = state(run)
     if now.phase not in (Phase.GONE, Phase.STOPPED) or progress is None:

@@ -19,6 +19,8 @@ class Durable:
     """Its weights are published."""
     evaluated: bool
     """With the evaluation that the spec asks for now."""
+    known: bool = True
+    """False: the store cannot be read from here, and the Jobs are all there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ def decide(manifests: Sequence[Manifest], workloads: Iterable[Workload], durable
         durable: what the store has of it.
     """
     found = list(workloads)
+    if not durable.known:
+        durable = _as_jobs_tell(manifests, found)
     wants_evaluation = any(component_of(each) == Component.EVAL for each in manifests)
     if durable.trained and (durable.evaluated or not wants_evaluation):
         what = "trained and evaluated" if durable.evaluated else "trained, and its spec wants no evaluation"
@@ -56,7 +60,7 @@ def decide(manifests: Sequence[Manifest], workloads: Iterable[Workload], durable
         return _evaluate(manifests, _of(found, Component.EVAL))
     running = [each for each in _of(found, Component.TRAIN) if _runs(each)]
     if running:
-        return _leave(manifests, running[0])
+        return _leave(manifests, running[0], found)
     return Submission(said=_before(_of(found, Component.TRAIN)), remove=tuple(found), apply=tuple(manifests))
 
 
@@ -70,6 +74,28 @@ def is_workload(manifest: Manifest) -> bool:
     return manifest.get("kind") in _WORKLOADS
 
 
+def _as_jobs_tell(manifests: Sequence[Manifest], found: Sequence[Workload]) -> Durable:
+    """What is done, from Jobs alone: a training whose evaluation was let go is done, too."""
+    evaluations = _of(found, Component.EVAL)
+    trained = any(_succeeded(each) for each in _of(found, Component.TRAIN)) or any(
+        _runs(each) and not each.suspended for each in evaluations
+    )
+    ours = {text(each, "metadata", "name") for each in manifests}
+    return Durable(
+        trained=trained, evaluated=trained and any(_succeeded(each) and each.name in ours for each in evaluations)
+    )
+
+
+def _succeeded(workload: Workload) -> bool:
+    return workload.finish is not None and workload.finish.succeeded
+
+
+def _name_of(manifests: Sequence[Manifest], component: Component) -> str:
+    """Of the component's Job or JobSet."""
+    jobs = (each for each in manifests if is_workload(each) and component_of(each) == component)
+    return next(text(each, "metadata", "name") for each in jobs)
+
+
 def _of(workloads: Iterable[Workload], component: Component) -> list[Workload]:
     return [each for each in workloads if each.component == component.value]
 
@@ -80,10 +106,11 @@ def _runs(workload: Workload) -> bool:
 
 
 def _evaluate(manifests: Sequence[Manifest], evaluations: Sequence[Workload]) -> Submission:
+    ours = _name_of(manifests, Component.EVAL)
     for each in evaluations:
         # Under Kueue a Job that has its queue's label is suspended until its turn comes.
         if _runs(each) and (not each.suspended or each.queue):
-            return Submission(said=f"is trained, and its evaluation runs already as job/{each.name}")
+            return Submission(said=_runs_already(each, ours))
     apply = tuple(
         each
         for each in manifests
@@ -94,17 +121,34 @@ def _evaluate(manifests: Sequence[Manifest], evaluations: Sequence[Workload]) ->
     return Submission(said=f"is trained; its evaluation is started{again}", remove=ended, apply=apply, resume=True)
 
 
+def _runs_already(running: Workload, ours: str) -> str:
+    if running.name == ours:
+        return f"is trained, and its evaluation runs already as job/{ours}"
+    return (
+        f"is trained; job/{running.name} is another evaluation of it, this spec and profile would make {ours}: wait "
+        f"for that one, or sftjob cancel {running.run_id}, then submit again"
+    )
+
+
 def is_train(manifest: Manifest) -> bool:
     """The train Job or JobSet, or the Service that only its pods need."""
     return component_of(manifest) == Component.TRAIN and (is_workload(manifest) or manifest.get("kind") == "Service")
 
 
-def _leave(manifests: Sequence[Manifest], running: Workload) -> Submission:
+def _leave(manifests: Sequence[Manifest], running: Workload, found: Sequence[Workload]) -> Submission:
     kind = "jobset" if running.jobset else "job"
     state = "waits for its queue" if running.suspended and running.queue else "is running already"
-    ours = next(text(each, "metadata", "name") for each in manifests if is_train(each) and is_workload(each))
+    ours = _name_of(manifests, Component.TRAIN)
     if ours == running.name:
-        return Submission(said=f"{state} as {kind}/{ours}", apply=tuple(manifests), absent_only=True)
+        names = {text(each, "metadata", "name") for each in manifests}
+        # A gate that has ended would not start the evaluation any more.
+        ended = (each for each in found if each.component == Component.GATE.value and each.finish)
+        return Submission(
+            said=f"{state} as {kind}/{ours}",
+            remove=tuple(each for each in ended if each.name in names),
+            apply=tuple(manifests),
+            absent_only=True,
+        )
     return Submission(
         said=f"{state} as {kind}/{running.name}; this spec and profile would make {ours}: to replace it, "
         f"sftjob cancel {running.run_id}, then submit again"

@@ -27,6 +27,7 @@ from sftjob.contract import Component, Label, keys
 from sftjob.errors import (
     ClusterUnavailable,
     ConfigurationError,
+    Conflict,
     Denied,
     InputMissing,
     ObjectMissing,
@@ -100,7 +101,13 @@ def submit(
     root = _root(job, profile, where, progress)
     found = decide(manifests, _workloads(cluster, job.run_id), _durable(job, root, progress))
     if found.absent_only:
-        found = replace(found, apply=tuple(each for each in found.apply if not _is_there(cluster, each)))
+        gone = {each.name for each in found.remove}
+        missing = (
+            each
+            for each in found.apply
+            if (text(each, "metadata", "name") in gone and is_workload(each)) or not _is_there(cluster, each)
+        )
+        found = replace(found, apply=tuple(missing))
     _dry_run(cluster, found, progress)
     if dry_run:
         return _told(job, cluster, found, applied=())
@@ -139,7 +146,7 @@ def _root(job: PinnedJob, profile: Profile, where: Where, progress: Progress) ->
 
 def _durable(job: PinnedJob, root: ObjectStore | None, progress: Progress) -> Durable:
     if root is None:
-        return Durable(trained=False, evaluated=False)
+        return Durable(trained=False, evaluated=False, known=False)
     try:
         subject = find_subject(job.spec, root)
     except InputMissing:
@@ -198,9 +205,9 @@ def _remove(cluster: Cluster, found: Submission, placement: Placement, progress:
         kind = Kind.JOBSET if each.jobset else Kind.JOB
         progress(f"deleting {kind.kind.lower()}/{each.name}")
         try:
-            cluster.delete(kind, each.name)
-        except ObjectMissing:
-            continue
+            cluster.delete(kind, each.name, uid=each.uid)
+        except (ObjectMissing, Conflict):
+            continue  # Somebody else was quicker; what has its name by now is not ours to delete.
     deadline = time.monotonic() + placement.termination_grace_period_seconds + _DELETION_MARGIN_SECONDS
     for each in found.remove:
         _await_gone(cluster, Kind.JOBSET if each.jobset else Kind.JOB, each, deadline)
@@ -212,7 +219,7 @@ def _await_gone(cluster: Cluster, kind: Kind, workload: Workload, deadline: floa
             there = cluster.get(kind, workload.name)
         except ObjectMissing:
             return
-        if text(there, "metadata", "uid") != workload.uid:
+        if text(there, "metadata", "uid") != workload.uid and not text(there, "metadata", "deletionTimestamp"):
             return  # Somebody else has submitted it again meanwhile.
         named = {"metadata.name": workload.name}
         if any(event == "DELETED" for event, _ in _until_deleted(cluster, kind, named)):

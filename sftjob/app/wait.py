@@ -7,7 +7,7 @@ from typing import Final
 
 from sftjob.app.run_progress import read_progress
 from sftjob.app.run_target import Target, evaluation_is_ours, open_run_store
-from sftjob.app.status import Status, why_not_started
+from sftjob.app.status import Status, known_state, why_not_started
 from sftjob.app.status_text import phase_text, progress_lines
 from sftjob.cluster.api import Kind
 from sftjob.cluster.phase import Phase, Run, State, exit_code_of, state
@@ -48,6 +48,8 @@ def wait(target: Target, say: Callable[[str], None], *, timeout: float | None = 
     teller = _Teller(target, say)
     for run in watch_run(target.cluster, target.run_id, every=_within(_LOOK_SECONDS, end)):
         now = state(run)
+        if now.phase in _AWAY and (not teller.seen or teller.long_gone()):
+            now = teller.known(run, now)
         if now.phase is Phase.GONE and not teller.seen:
             check_namespace(target.cluster)
             raise ObjectMissing(f"no run {target.run_id} in namespace {run.namespace}", hint=_SUBMIT)
@@ -80,7 +82,7 @@ def _start_evaluation(target: Target, run: Run, say: Callable[[str], None]) -> E
     """Does the gate's work where the spec says so, and tells when the gate has ended without doing it."""
     evaluation, gate = run.evaluation, run.gate
     if evaluation is None:
-        return None
+        return None if run.train else _not_evaluated(target, say)
     if gate is None and evaluation_is_ours(target.cluster, run):
         resume(target, run)
         say("started  the evaluation")
@@ -91,6 +93,14 @@ def _start_evaluation(target: Target, run: Run, say: Callable[[str], None]) -> E
     who = "the gate has ended" if gate else "no gate is there"
     say(f"stuck    {who} and the evaluation is still suspended; {_SUBMIT}")
     return _table_code(code)
+
+
+def _not_evaluated(target: Target, say: Callable[[str], None]) -> ExitCode:
+    """Its Jobs are gone, and the store has no evaluation."""
+    if target.spec is not None and target.spec.kubernetes.evaluation == "never":
+        return ExitCode.DONE
+    say(f"stuck    it is trained, and no Job is there to evaluate it; {_SUBMIT}")
+    return ExitCode.CRASH
 
 
 def resume(target: Target, run: Run) -> None:
@@ -150,6 +160,14 @@ class _Teller:
         """Whether its Jobs have been away for some seconds: `submit` replaces those of a failed run."""
         self.gone_since = self.gone_since or time.monotonic()
         return time.monotonic() - self.gone_since >= _GONE_SECONDS
+
+    def known(self, run: Run, now: State) -> State:
+        """What the store says of a run whose Jobs are gone; theirs may have been deleted for their age."""
+        try:
+            self.store = self.store or open_run_store(self.target, run)
+            return known_state(run, read_progress(self.store))
+        except SftjobError:
+            return now
 
     def _why(self, run: Run, now: State) -> str:
         """Why something has not started; empty when nothing waits."""

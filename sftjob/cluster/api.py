@@ -151,12 +151,28 @@ class Cluster:
         return self._transport.manifest("PATCH", request, query, patch, "application/merge-patch+json")
 
     def delete(
-        self, kind: Kind, name: str, *, propagation: str = "Foreground", grace_seconds: int | None = None
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        propagation: str = "Foreground",
+        grace_seconds: int | None = None,
+        uid: str = "",
     ) -> None:
-        """Asks for deletion and does not wait for it. Raises `ObjectMissing`."""
+        """Asks for deletion and does not wait for it.
+
+        Args:
+            uid: of the object that is meant; another one that has its name by now is left alone.
+
+        Raises:
+            ObjectMissing: it is not there.
+            Conflict: another object has its name.
+        """
         body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
+        if uid:
+            body["preconditions"] = {"uid": uid}
         self._transport.manifest("DELETE", self._request("delete", kind, name), body=body)
 
     def log(

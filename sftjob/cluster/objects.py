@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from sftjob.cluster.fields import number, part, parts, text, time_at
-from sftjob.contract import QUEUE_LABEL, Label
+from sftjob.contract import HELD_QUEUE, QUEUE_LABEL, Label
 from sftjob.render import Manifest
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
@@ -143,7 +143,7 @@ def read_workload(manifest: Manifest) -> Workload:
         revision=str(labels.get(Label.REVISION.value) or name.rpartition("-")[0]).removeprefix(f"{run_id}-"),
         created=time_at(manifest, "metadata", "creationTimestamp"),
         suspended=part(manifest, "spec").get("suspend") is True,
-        queue=str(labels.get(QUEUE_LABEL) or ""),
+        queue="" if labels.get(QUEUE_LABEL) == HELD_QUEUE else str(labels.get(QUEUE_LABEL) or ""),
         deleting=bool(text(manifest, "metadata", "deletionTimestamp")),
         pods=pods,
         gpus_per_pod=_gpus(job),

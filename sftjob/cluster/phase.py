@@ -1,5 +1,6 @@
 """Where a run stands, from its Jobs and pods. Pure."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,10 +91,11 @@ def state(run: Run) -> State:
         if not train.finish.succeeded:
             return _failure(train, run.pods_of(train), Component.TRAIN)
     if evaluation is None:
-        return State(phase=Phase.DONE)
+        return _without_evaluation(run)
     if train is None and evaluation.suspended and not evaluation.queue:
-        # Whoever lets evaluations start does so at the end of the training, and that is gone.
-        return State(phase=Phase.STOPPED)
+        # The gate looks into the store, and starts it or deletes it. Without one nobody does.
+        waits = run.gate is not None and run.gate.finish is None and not run.gate.deleting
+        return State(phase=Phase.TRAINED if waits else Phase.STOPPED)
     return _evaluation(evaluation, run.pods_of(evaluation))
 
 
@@ -145,6 +147,16 @@ def _going(train: Workload, pods: Sequence[Pod]) -> Phase:
     return Phase.RESTARTING if running or lost or train.restarts else Phase.PENDING
 
 
+def _without_evaluation(run: Run) -> State:
+    """None was wanted, or the gate has deleted it: it does so where it does not find what was trained."""
+    gate = run.gate
+    if gate is None or (gate.finish and gate.finish.succeeded):
+        return State(phase=Phase.DONE)
+    if gate.finish:
+        return _failure(gate, run.pods_of(gate), Component.GATE)
+    return State(phase=Phase.TRAINED)
+
+
 def _evaluation(evaluation: Workload, pods: Sequence[Pod]) -> State:
     component = Component.EVAL
     if evaluation.finish is not None:
@@ -179,6 +191,7 @@ def _why(workload: Workload, pods: Sequence[Pod], code: int | None) -> str:
         case "DeadlineExceeded":
             return "the deadline (kubernetes.active_deadline_seconds) has passed"
         case "BackoffLimitExceeded":
-            return f"gave up after {max(workload.failed, 1)} crashes" + (f"; the last: {told}" if told else "")
+            crashes = max(math.ceil(workload.failed / workload.pods), 1)
+            return f"gave up after {crashes} crashes" + (f"; the last: {told}" if told else "")
         case _:
             return told or " ".join(message.split()) or reason

@@ -50,7 +50,8 @@ def load_run(cluster: Cluster, run_id: str) -> Run:
         A run without Jobs where there are none.
     """
     found = [{**_JOB, **each} for each in cluster.find(Kind.JOB, labels=job_selector(run_id))]
-    if not any(read_workload(each).component == Component.TRAIN.value for each in found):
+    # Of the newest revision: an older one may have been a plain Job.
+    if make_run(run_id, cluster.namespace, found, ()).train is None:
         found += _jobsets(cluster, pod_selector(run_id))
     pods = tuple(read_pod(each) for each in cluster.find(Kind.POD, labels=pod_selector(run_id)))
     return make_run(run_id, cluster.namespace, found, pods)

@@ -87,7 +87,7 @@ class Placement:
     pod_labels: Mapping[str, str]
     pod_annotations: Mapping[str, str]
     tolerations: tuple[Toleration, ...]
-    """Of pods with GPUs."""
+    """Of pods with GPUs, and of pods that are bound to chosen nodes."""
     service_accounts: ServiceAccounts
     image_pull_secrets: tuple[str, ...]
     network_policy: NetworkPolicy | None

@@ -2,10 +2,11 @@
 
 from typing import Final
 
+from sftjob.contract import HELD_QUEUE, QUEUE_LABEL
 from sftjob.place import ContainerSize, Placement
 from sftjob.render.env import evaluation_environment
 from sftjob.render.job import indexed_job
-from sftjob.render.manifest import Identity, Manifest
+from sftjob.render.manifest import Identity, Manifest, queue_labels
 from sftjob.render.pod import pod_template, resources, volumes, work_mounts, workload_container
 
 EVALUATOR: Final = "evaluator"
@@ -22,6 +23,8 @@ def evaluation_job(placement: Placement, size: ContainerSize, identity: Identity
         template=_pod(placement, size, identity),
         backoff_limit=placement.retries,
         suspend=True,
+        # Until the gate gives it the real one.
+        labels={**queue_labels(placement), QUEUE_LABEL: HELD_QUEUE} if placement.queue else None,
     )
 
 

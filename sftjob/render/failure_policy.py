@@ -54,6 +54,12 @@ def job_set_failure_policy(retries: int) -> Manifest:
                 "onJobFailureMessagePatterns": [f"failed with exit code ({permanent}) "],
             },
             {
+                # It counts from each restart on, so a restart would undo it.
+                "name": "deadline",
+                "action": "FailJobSet",
+                "onJobFailureReasons": ["DeadlineExceeded"],
+            },
+            {
                 "name": "interrupted",
                 "action": "RestartJobSetAndIgnoreMaxRestarts",
                 "onJobFailureReasons": ["PodFailurePolicy"],

@@ -58,7 +58,8 @@ def pod_template(
                 "imagePullSecrets": [{"name": name} for name in placement.image_pull_secrets] or None,
                 "nodeSelector": strings(size.node_selector) or None if size else None,
                 "tolerations": [each.model_dump(exclude_none=True) for each in placement.tolerations]
-                if on_gpu
+                # The nodes that are selected may be those with the taint.
+                if on_gpu or (size and size.node_selector)
                 else None,
                 "affinity": affinity,
                 "securityContext": _pod_security(),

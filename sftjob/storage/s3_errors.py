@@ -55,11 +55,15 @@ _CLASSES: Final[dict[Kind, type[SftjobError]]] = {
 _KINDS: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.DENIED: (
         "AccessDenied", "AccessDeniedException", "AccountProblem", "AllAccessDisabled", "Forbidden",
-        "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "MissingSecurityHeader", "NotSignedUp",
-        "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "Unauthorized", "UnauthorizedAccess",
+        "InvalidSecurity", "MissingSecurityHeader", "NotSignedUp", "RequestExpired", "RequestTimeTooSkewed",
+        "Unauthorized", "UnauthorizedAccess",
         "UnrecognizedClientException", "XAdminUserNotFound",
     ),
-    Kind.EXPIRED: ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"),
+    # The last three: a key that was replaced. The new one may lie in the file by now, from which a new client reads it.
+    Kind.EXPIRED: (
+        "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired",
+        "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch",
+    ),
     Kind.NO_BUCKET: ("NoSuchBucket",),
     Kind.ABSENT: ("NoSuchKey", "NoSuchUpload", "NotFound"),
     # NotModified: what old MinIO answers to If-None-Match.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sftjob.contract import Env, ExitCode, Mount
+from tests.e2e.conftest import Proved
 from tests.train.test_supervisor_e2e import write_model, write_rows
 from tests.unit.images.dockerfile import ROOT, script
 
@@ -174,7 +175,7 @@ def test_deepspeeds_ops_need_no_compiler(built: Built, volume: str, tmp_path: Pa
     assert all(answer["apart"] < 1e-5 for answer in answers)
 
 
-def test_a_change_of_code_alone_is_one_layer_below_5_mb(built: Built) -> None:
+def test_a_change_of_code_alone_is_one_layer_below_5_mb(built: Built, proved: Proved) -> None:
     before = {target: inspect(getattr(built, target))["RootFS"]["Layers"] for target in ("cpu", "gate")}
     with (built.tree / "sftjob/contract.py").open("a") as file:
         file.write("\n# another revision\n")
@@ -186,6 +187,7 @@ def test_a_change_of_code_alone_is_one_layer_below_5_mb(built: Built) -> None:
         ours = built.scripts.layers(image)[-1]
         assert ours.name == "sftjob"
         assert 0 < ours.size_bytes < 5_000_000
+        proved(built.scripts.weighed(image, built.scripts.layers(image)))
 
 
 def test_images_start_as_a_user_without_rights_and_say_what_they_are(built: Built) -> None:

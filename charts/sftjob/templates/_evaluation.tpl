@@ -2,10 +2,14 @@
 
 {{- define "sftjob.evaluationJob" -}}
 {{- $placement := .placement -}}{{- $size := .placement.evaluation -}}
+{{- $labels := dict -}}
+{{- if $placement.queue -}}
+  {{- $labels = set (include "sftjob.queueLabels" . | fromJson) "kueue.x-k8s.io/queue-name" .constants.heldQueue -}}
+{{- end -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  {{- include "sftjob.metadata" (dict "run" . "component" "eval" "name" "eval") | nindent 2 }}
+  {{- include "sftjob.metadata" (dict "run" . "component" "eval" "name" "eval" "labels" $labels) | nindent 2 }}
 spec:
   suspend: true
   completionMode: Indexed

@@ -45,7 +45,7 @@ spec:
   {{- with $size.node_selector }}
   nodeSelector: {{ toRawJson . }}
   {{- end }}
-  {{- if $onGpu }}
+  {{- if or $onGpu $size.node_selector }}
   tolerations: {{ include "sftjob.tolerations" .run }}
   {{- end }}
   {{- with .affinity }}

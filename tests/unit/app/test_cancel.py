@@ -53,7 +53,9 @@ def test_deletes_the_gate_first_and_the_training_last(cluster: FakeCluster, tmp_
         ("delete", EVAL),
         ("delete", TRAIN),
     ]
-    assert all(options == {} for *_, options in cluster.done), "in the foreground, with the pods' own grace period"
+    told = {"uid"}
+    assert all(options.keys() == told for *_, options in cluster.done), "in the foreground, with the pods' own grace"
+    assert [options["uid"] for *_, options in cluster.done] == [f"uid-{name}" for name in (GATE, EVAL, TRAIN)]
     assert lines[2] == f"delete   {TRAIN}: its pods save a checkpoint before they end"
     assert lines[3].startswith("stopping 1 pod left")
     assert lines[4] == f"stopped  {RUN}; submitted again, it continues"

@@ -130,8 +130,48 @@ class TestNotTrained:
         assert found.apply == MANIFESTS
         assert "results are not in the store" in found.said
 
+    def test_a_gate_that_has_ended_is_made_anew(self) -> None:
+        dead = job("gate", end="Failed")
+        found = of(job("train"), dead)
+
+        assert found.remove == (dead,)
+        assert found.absent_only
+        assert of(job("train"), job("gate", end="Failed", revision="ffff")).remove == ()
+
+
+class TestStoreOutOfReach:
+    """The Jobs are all there is to go by."""
+
+    HIDDEN = Durable(trained=False, evaluated=False, known=False)
+
+    def test_a_run_that_is_evaluated_is_not_trained_again(self) -> None:
+        found = of(job("train", end="Complete"), job("eval"), job("gate"), durable=self.HIDDEN)
+
+        assert (found.remove, found.apply) == ((), ())
+        assert "its evaluation runs already" in found.said
+
+    def test_nor_is_one_that_is_done(self) -> None:
+        assert of(job("train", end="Complete"), job("eval", end="Complete"), durable=self.HIDDEN).done
+
+    def test_an_evaluation_of_another_revision_does_not_count(self) -> None:
+        other = job("eval", end="Complete", revision="ffff")
+
+        assert of(job("train", end="Complete"), other, durable=self.HIDDEN).resume
+
+    def test_a_failed_one_is_replaced(self) -> None:
+        failed = job("train", end="Failed", message="m")
+
+        assert of(failed, durable=self.HIDDEN).remove == (failed,)
+
 
 class TestTrained:
+    def test_another_evaluation_that_runs_is_not_taken_for_ours(self) -> None:
+        found = of(job("train", end="Complete"), job("eval", revision="ffff"), durable=TRAINED)
+
+        assert found.apply == ()
+        assert "is another evaluation of it" in found.said
+        assert f"sftjob cancel {RUN}" in found.said
+
     def test_and_evaluated_there_is_nothing_to_do(self) -> None:
         found = of(job("train", end="Complete"), job("eval", end="Complete"), durable=EVALUATED)
 

@@ -15,7 +15,7 @@ from sftjob.app.where import Where
 from sftjob.cluster.api import Kind
 from sftjob.cluster.kinds import kind_of
 from sftjob.contract import keys
-from sftjob.errors import Denied, ObjectMissing, SpecError, Unavailable
+from sftjob.errors import Conflict, Denied, ObjectMissing, SpecError, Unavailable
 from sftjob.plan import model_facts
 from sftjob.records import EvaluationManifest, Export, PreparedData
 from sftjob.render import Manifest
@@ -72,7 +72,10 @@ class FakeCluster:
         self.calls.append(f"patch {kind.kind} {json.dumps(patch)}")
         return {}
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def delete(self, kind: Kind, name: str, *, uid: str = "") -> None:
+        there: Any = self.get(kind, name)
+        if uid and there["metadata"].get("uid", uid) != uid:
+            raise Conflict("the UID in the precondition does not match")
         self.calls.append(f"delete {name.rpartition('-')[2]}")
         self.get(kind, name)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"  # type: ignore[index, call-overload]
 

@@ -8,8 +8,9 @@ from sftjob.app import wait as waiting
 from sftjob.app.wait import TimedOut, wait
 from sftjob.cluster import run_watch
 from sftjob.cluster.kinds import Kind
-from sftjob.contract import Env, ExitCode
+from sftjob.contract import Env, ExitCode, keys
 from sftjob.errors import ObjectMissing
+from sftjob.storage import FolderStore
 from tests.unit.app.on_cluster import Lines, authored, target, trained_to
 from tests.unit.cluster.fake import FakeCluster
 from tests.unit.cluster.made import RUN, job, jobset, pod
@@ -102,6 +103,22 @@ def test_a_job_that_is_replaced_does_not() -> None:
     made, lines = cluster(job()), Lines()
     lines.then("phase    pending", lambda: made.remove(Kind.JOB, TRAIN))
     lines.then("phase    gone", lambda: made.put(Kind.JOB, job(ended="Complete")))
+
+    assert wait(target(made), lines, timeout=20) is ExitCode.DONE
+
+
+def test_jobs_that_are_gone_for_their_age_leave_the_stores_word(tmp_path: Path) -> None:
+    """With `ttl_seconds_after_finished` the training's Job goes first; its evaluation may still be to be done."""
+    authored_spec = {"storage": {"uri": str(tmp_path)}, "kubernetes": {"evaluation": "cli"}}
+    made, lines = cluster(job("eval", suspend=True)), Lines()
+    authored(made, authored_spec)
+    trained_to(tmp_path, 100)
+    FolderStore(tmp_path).at(RUN).put_bytes(keys.SUCCESS, b"{}")
+
+    def evaluated() -> None:
+        made.put(Kind.JOB, job("eval", ended="Complete"))
+
+    lines.then("started  the evaluation", evaluated)
 
     assert wait(target(made), lines, timeout=20) is ExitCode.DONE
 

@@ -44,6 +44,11 @@ CASES: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]], Phase, Compon
     ("all done", [DONE, job("eval", ended="Complete")], [], Phase.DONE, Component.EVAL),
     ("training's Job is gone by its TTL", [job("eval", ended="Complete")], [], Phase.DONE, Component.EVAL),
     ("training's Job was deleted", [EVAL], [], Phase.STOPPED, Component.TRAIN),
+    ("training's Job is gone, the gate decides", [EVAL, job("gate")], [], Phase.TRAINED, Component.TRAIN),
+    ("the gate has started nothing", [EVAL, job("gate", ended="Complete")], [], Phase.STOPPED, Component.TRAIN),
+    ("evaluation deleted by the gate", [DONE, job("gate", ended="Failed")], [], Phase.FAILED, Component.GATE),
+    ("evaluation deleted, gate at work", [DONE, job("gate")], [], Phase.TRAINED, Component.TRAIN),
+    ("evaluation deleted by a person", [DONE, job("gate", ended="Complete")], [], Phase.DONE, Component.TRAIN),
     ("evaluation failed", [DONE, job("eval", ended="Failed")], [], Phase.FAILED, Component.EVAL),
     ("JobSet", [jobset(pods=2)], [pod(job_name=CHILD), pod(index=1, job_name=CHILD)], Phase.TRAINING, Component.TRAIN),
     ("JobSet failed", [jobset(ended="Failed")], [], Phase.FAILED, Component.TRAIN),
@@ -104,6 +109,11 @@ class TestFailure:
         found = failed("BackoffLimitExceeded", "", pod(exit_code=70, minute=1), pod(exit_code=82, minute=5), failed=2)
 
         assert found.exit_code == 82
+
+    def test_crashes_of_a_gang_are_counted_once(self) -> None:
+        found = now(job(pods=4, ended="Failed", reason="BackoffLimitExceeded", failed=16))
+
+        assert found.reason.startswith("gave up after 4 crashes")
 
 
 class TestRevisions:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_layers_stand_in_the_order_in_which_they_change(target: str) -> None:
     ]
 
 
+def test_layers_mount_files_and_no_folder_in_which_others_change() -> None:
+    sources = [
+        mount["source"]
+        for run in RUNS
+        for mount in run.mounts
+        if mount.get("from") == "pins" or mount.get("source", "").startswith("images")
+    ]
+    assert sources
+    assert not [source for source in sources if not Path(source).suffix]
+
+
 def test_nothing_is_fetched_but_packages() -> None:
     assert not [stage for stage in STAGES if stage.all("ADD")]
     assert not re.search(r"\b(curl|wget|git clone)\b|https?://", " ".join(run.text for run in RUNS))
@@ -113,8 +125,11 @@ def test_programs_that_build_have_exact_versions() -> None:
     assert f"ARG UV_VERSION={script('scripts/install.py').UV.removeprefix('uv==')}\n" in TEXT
     assert re.search(r"ARG CYCLONEDX_VERSION=\d+\.\d+\.\d+\n", TEXT)
     for run in RUNS:
-        for words in re.findall(r"pip install ([^&]+)", run.text):
-            assert "--requirement" in words or "==" in words or "/wheel/*.whl" in words, words
+        for command in re.findall(r"pip install ([^&]+)", run.text):
+            named = [
+                word for word in re.sub(r"--(constraint|requirement|python) \S+", "", command).split() if word[0] != "-"
+            ]
+            assert all("==" in word or word == "/wheel/*.whl" for word in named), command
 
 
 def test_what_is_downloaded_stays_in_caches_outside_the_layers() -> None:

@@ -22,13 +22,18 @@ def decide(policy: Any, exit_code: int, *, disrupted: bool = False) -> str:
 def judge(exit_code: int, *, disrupted: bool = False) -> str:
     """What a JobSet does, whose Job has failed for this pod."""
     job = decide(gang_failure_policy("trainer"), exit_code, disrupted=disrupted)
-    if job == "Count":
-        return "RestartJobSet"
     # As Kubernetes 1.34 words it.
     message = f"Container trainer for pod ns/run-w-0-0-abcde failed with exit code {exit_code} matching FailJob rule"
+    return judge_job("BackoffLimitExceeded" if job == "Count" else "PodFailurePolicy", message)
+
+
+def judge_job(reason: str, message: str = "") -> str:
+    """What a JobSet does with a failed Job: the first rule that matches, else a restart that counts."""
     policy: Any = job_set_failure_policy(3)
     for rule in policy["rules"]:
-        if all(re.search(each, message) for each in rule.get("onJobFailureMessagePatterns", ())):
+        if reason in rule["onJobFailureReasons"] and all(
+            re.search(each, message) for each in rule.get("onJobFailureMessagePatterns", ())
+        ):
             return str(rule["action"])
     return "RestartJobSet"
 
@@ -76,6 +81,9 @@ class TestJobSet:
 
     def test_a_code_is_not_taken_for_the_beginning_of_another(self) -> None:
         assert judge(6) == judge(640) == "RestartJobSet"
+
+    def test_a_deadline_is_no_crash(self) -> None:
+        assert judge_job("DeadlineExceeded") == "FailJobSet"
 
     def test_retries(self) -> None:
         assert job_set_failure_policy(7)["maxRestarts"] == 7

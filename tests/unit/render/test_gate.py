@@ -34,12 +34,19 @@ def gate_variables(placement: Placement) -> dict[str, Any]:
 
 
 class TestEvaluation:
-    def test_is_created_suspended_and_never_queued(self, make_placement: Make) -> None:
-        made = evaluation(make_placement(profile={"queue": {"name": "team-a"}}))
+    def test_is_created_suspended(self, make_placement: Make) -> None:
+        made = evaluation(make_placement())
 
         assert made["spec"]["suspend"] is True
-        # With the label Kueue would admit it before the training is done.
         assert not [key for key in made["metadata"]["labels"] if "kueue" in key]
+
+    def test_waits_in_a_queue_that_does_not_exist(self, make_placement: Make) -> None:
+        """In the real one Kueue would admit it before the training is done; without one, in `default`."""
+        queue = {"name": "team-a", "priority_class": "high"}
+        labels = evaluation(make_placement(profile={"queue": queue}))["metadata"]["labels"]
+
+        assert labels["kueue.x-k8s.io/queue-name"] == "sftjob-held"
+        assert labels["kueue.x-k8s.io/priority-class"] == "high"
 
     def test_needs_one_gpu_of_many(self, make_placement: Make) -> None:
         made = evaluator(make_placement(launch={"nodes": 2, "gpus_per_node": 8}))

@@ -10,8 +10,6 @@ ANSWERS: list[tuple[str, int, type[SftjobError]]] = [
     ("403", 403, Denied),
     ("401", 401, Denied),
     ("AccessDenied", 403, Denied),
-    ("InvalidAccessKeyId", 403, Denied),
-    ("SignatureDoesNotMatch", 403, Denied),
     ("RequestTimeTooSkewed", 403, Denied),
     ("AllAccessDisabled", 403, Denied),
     ("SomeNewRefusal", 403, Denied),
@@ -48,6 +46,15 @@ ANSWERS: list[tuple[str, int, type[SftjobError]]] = [
     ("EntityTooLarge", 400, StorageError),
     ("WhatIsThis", 400, StorageError),
 ]
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch"])
+def test_a_key_that_was_replaced_is_read_again(code: str) -> None:
+    """A mounted Secret changes in the pod; a client that is made anew reads it."""
+    error = to_error(kind_of(code, 403), PLACE, code=code, message="a sentence")
+
+    assert isinstance(error, Expired)
+    assert error.exit_code == 77
 
 
 @pytest.mark.parametrize(("code", "status", "expected"), ANSWERS)
