@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLERS = ("pip", "setuptools", "uv", "wheel")
 PLATFORM = ("nvidia-", "cuda-", "triton")
+EVERYWHERE = "nvidia-ml-py=="
+"""Reads GPUs, and installs where there are none."""
 HEADER = "# Versions that the tests have passed with. Made by `make constraints`; ranges are in pyproject.toml."
 
 
@@ -15,7 +17,8 @@ def main() -> int:
     uv = Path(sys.executable).parent / "uv"
     frozen = subprocess.run([uv, "pip", "freeze", "--exclude-editable"], capture_output=True, text=True, check=True)
     pins = [line.partition("+")[0] for line in frozen.stdout.splitlines() if "==" in line]
-    kept = [pin for pin in pins if not pin.startswith((*PLATFORM, *(f"{name}==" for name in INSTALLERS)))]
+    left_out = (*PLATFORM, *(f"{name}==" for name in INSTALLERS))
+    kept = [pin for pin in pins if pin.startswith(EVERYWHERE) or not pin.startswith(left_out)]
     (ROOT / "constraints.txt").write_text("\n".join([HEADER, *kept, ""]))
     return 0
 

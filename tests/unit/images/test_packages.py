@@ -8,9 +8,6 @@ from packaging.requirements import Requirement
 
 from tests.unit.images.dockerfile import pins, script
 
-UNPINNED = {"nvidia-ml-py"}
-"""constraints.txt has nothing that depends on the platform, and takes every name with `nvidia-` for such a package."""
-
 
 def test_what_installs_torch_pins_it_and_what_it_needs(layers: Mapping[str, Sequence[str]]) -> None:
     assert layers["torch"][0] in pins("constraints.txt")
@@ -33,8 +30,6 @@ def test_every_package_has_one_version_that_the_project_allows(
 ) -> None:
     versions = dict(pin.split(" ")[0].lower().split("==") for pin in pins(file))
     for requirement in map(Requirement, layers[layer]):
-        if requirement.name in UNPINNED:
-            continue
         assert requirement.specifier.contains(versions[requirement.name.lower()]), requirement
 
 
