@@ -305,6 +305,18 @@ class TestTrainingThatDoesNotEnd:
 
         assert scene.ending().reason == "the evaluation is complete"
 
+    def test_a_suspended_one_is_awaited(self, start: Start) -> None:
+        scene = start("suspended", LONG)
+        scene.until_said("1 of 1 pods run")
+        scene.kubectl(
+            "patch", "job", scene.name(Component.TRAIN), "--type=merge", '--patch={"spec": {"suspend": true}}'
+        )
+        scene.until_said("training: suspended")
+        assert not scene.gate_has_ended
+        scene.success()
+
+        assert scene.ending().reason == "the evaluation is complete"
+
     def test_without_its_role_it_says_what_it_may_not(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, "PATIENCE_SECONDS", 1.0)
         scene = start("no-rights", LONG, without="RoleBinding")
@@ -321,6 +333,13 @@ class TestJobSets:
         assert scene.ending().reason.startswith("training has failed (")
         assert scene.gone(Component.EVAL)
         assert not scene.evaluated
+
+    def test_one_whose_deadline_has_passed_is_not_started_anew(self, start: Start) -> None:
+        scene = start("set-late", LONG, engine="jobset", deadline=2, retries=1)
+
+        assert scene.ending().reason.startswith("training has failed (")
+        assert scene.job(Component.TRAIN)["status"].get("restarts", 0) == 0
+        assert scene.gone(Component.EVAL)
 
     def test_one_that_is_done_is_evaluated(self, start: Start) -> None:
         scene = start("set-done", {"seconds": "10s"}, engine="jobset", nodes=2)
