@@ -4,11 +4,16 @@ Every model's result is stored as soon as it is there, so that an evaluation tha
 model. What needs no torch is checked before torch is imported.
 """
 
+import os
+import signal
+
+if __name__ == "__main__":
+    # PID 1 has no default action: a SIGTERM is lost until there is a handler, and the imports below take a second.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+
 import argparse
 import logging
-import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence

@@ -4,9 +4,14 @@ It ends with 0 when the evaluation has ended or none will come; 66 when objects 
 not; 75 on SIGTERM (its Job starts another pod, which goes on); 64, 77 and 78 when asking again repairs nothing.
 """
 
-import argparse
 import os
 import signal
+
+if __name__ == "__main__":
+    # PID 1 has no default action: a SIGTERM is lost until there is a handler, and the imports below take a second.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+
+import argparse
 import sys
 import traceback
 from collections.abc import Sequence

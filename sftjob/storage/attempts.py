@@ -16,6 +16,8 @@ from sftjob.storage.base import ObjectStore, exists
 
 _LOOK_SECONDS: Final = 5.0
 _CLAIM_KEY: Final = re.compile(r"attempts/([1-9][0-9]*)/claim\.json")
+_RESULT_KEY: Final = re.compile(r"attempts/[1-9][0-9]*/results/[0-9]+\.json")
+"""Environments lie beside results while the attempt lives."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _released(store: ObjectStore, attempt: int) -> bool:
 
 def _over(store: ObjectStore, attempt: int) -> bool:
     """A pod of it has ended, so none should join any more."""
-    return _released(store, attempt) or any(True for _ in store.list(keys.results(attempt)))
+    results = (_RESULT_KEY.fullmatch(info.key) for info in store.list(keys.results(attempt)))
+    return _released(store, attempt) or any(results)
 
 
 def _lease(store: ObjectStore, attempt: int) -> bytes:

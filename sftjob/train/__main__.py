@@ -1,8 +1,14 @@
 """`python -m sftjob.train`: PID 1 of a training pod, and the child that `sftjob run` starts."""
 
+import os
+import signal
+
+if __name__ == "__main__":
+    # PID 1 has no default action: a SIGTERM is lost until there is a handler, and the imports below take a second.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(76))
+
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress

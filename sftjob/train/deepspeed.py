@@ -23,8 +23,8 @@ def join_deepspeed(launch: ResolvedLaunch) -> None:
     import deepspeed  # noqa: PLC0415 - takes seconds, and most jobs need none of it
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # Otherwise it compiles a reduction of its own on a CPU, on the spot, and ends where there is no compiler. No training
-    # uses it, and under torchrun, which sets no LOCAL_SIZE, it crashes (0.19.8).
+    # Otherwise it compiles a reduction of its own on a CPU, on the spot, and ends where there is no compiler. No
+    # training uses it, and under torchrun, which sets no LOCAL_SIZE, it crashes (0.19.8).
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
     backend = "gloo" if launch.device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=_TIMEOUT)

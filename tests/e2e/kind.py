@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 TOOLS: Final = ("docker", "kind", "kubectl", "helm")
-NAME: Final = "sftjob-smoke"
+NAME: Final = f"sftjob-smoke-{os.getpid()}"
+"""Of this session: another one may have a cluster of its own."""
 REGISTRY: Final = "kind-registry"
 """The registry's container, by the name that kind's documentation gives it; one that runs already is used."""
 ADDRESS: Final = "localhost:5001"
@@ -32,10 +33,13 @@ def missing() -> str:
 
 @contextmanager
 def cluster(kubeconfig: Path) -> Iterator[None]:
-    """A new cluster of two nodes, which pull from the registry. What an earlier session left is replaced."""
+    """A new cluster of two nodes, which pull from the registry. What a session that was killed has left is deleted."""
     image = [f"--image={node}"] if (node := os.environ.get("KIND_NODE_IMAGE")) else []
     place = [f"--name={NAME}", f"--kubeconfig={kubeconfig}"]
-    run("kind", "delete", "cluster", *place)
+    for left in run("kind", "get", "clusters").split():
+        session = left.removeprefix("sftjob-smoke-")
+        if session != left and not Path("/proc", session).exists():
+            run("kind", "delete", "cluster", f"--name={left}", f"--kubeconfig={kubeconfig}")
     try:
         run("kind", "create", "cluster", *place, *image, f"--config={_CONFIG}", "--wait=120s")
         for node in run("kind", "get", "nodes", f"--name={NAME}").split():

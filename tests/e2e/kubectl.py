@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,22 +63,28 @@ class Kubectl:
         """
         watch = ["get", kind, f"--selector={selector}", "--watch", "--output-watch-events", "-o", "json"]
         objects: dict[str, Object] = {}
-        with subprocess.Popen(self.command(*watch), stdout=subprocess.PIPE, text=True) as process:
-            timer = threading.Timer(seconds, process.kill)
-            timer.start()
-            try:
-                for line in process.stdout or ():
-                    event = json.loads(line)
-                    name = event["object"]["metadata"]["name"]
-                    if event["type"] == "DELETED":
-                        objects.pop(name, None)
-                    else:
-                        objects[name] = event["object"]
-                    if done(objects):
-                        return objects
-            finally:
-                timer.cancel()
-                process.kill()
+        end = time.monotonic() + seconds
+        # A watch that the server ends, or that has fallen behind, begins anew with a list.
+        while (left := end - time.monotonic()) > 0:
+            objects = {}
+            with subprocess.Popen(self.command(*watch), stdout=subprocess.PIPE, text=True) as process:
+                timer = threading.Timer(left, process.kill)
+                timer.start()
+                try:
+                    for line in process.stdout or ():
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            break
+                        name = event["object"]["metadata"]["name"]
+                        if event["type"] == "DELETED":
+                            objects.pop(name, None)
+                        else:
+                            objects[name] = event["object"]
+                        if done(objects):
+                            return objects
+                finally:
+                    timer.cancel()
+                    process.kill()
         raise AssertionError(f"{what}: not in {seconds:.0f} s; {', '.join(map(_short, objects.values())) or 'nothing'}")
 
     def diagnosis(self) -> str:

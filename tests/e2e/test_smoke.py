@@ -37,9 +37,12 @@ def test_lora_is_trained_evaluated_and_fetched_while_it_is_applied_twice(
 
     run.until_running(Component.EVAL)
     proved("the gate lets the evaluation start when training is durable")
+    begun = run.job(Component.EVAL)["status"]["startTime"]
     assert f"{run.name(Component.EVAL)} configured" in run.apply()
+    evaluation = run.until_ended(Component.EVAL)
+    assert _type(evaluation) == "Complete"
+    assert evaluation["status"]["startTime"] > begun  # Kubernetes sets it anew when a Job is resumed
     proved("`kubectl apply` again, which suspends the running evaluation: the gate resumes it")
-    assert _type(run.until_ended(Component.EVAL)) == "Complete"
     assert _type(run.until_ended(Component.GATE)) == "Complete"
 
     report = _fetch(run, s3, tmp_path / "fetched")

@@ -233,6 +233,7 @@ class TestJoin:
     ) -> None:
         world.claim("job-a")
         world.join("pod-1")
+        store.put_bytes(keys.environment(1, 0), b"{}")  # pod 0 trains
         seen: list[int] = []
 
         def claim_when_told() -> None:
