@@ -40,9 +40,12 @@ def cancel(target: Target, say: Callable[[str], None]) -> None:
     watched = watch_run(target.cluster, target.run_id, every=_EVERY_SECONDS)
     run = next(watched)
     if not run.workloads:
+        if left := _left_by_itself(target, run):
+            say(f"nothing to cancel: {target.run_id} is over; {left}")
+            return
         check_namespace(target.cluster)
         reason = f"no run {target.run_id} in namespace {run.namespace}"
-        raise ObjectMissing(reason, hint="sftjob list -A shows all runs")
+        raise ObjectMissing(reason, hint="sftjob list -n NAMESPACE shows what there is; -A, all runs")
     unfinished = sorted((each for each in run.workloads if each.finish is None), key=_place)
     if not unfinished:
         say(f"nothing to cancel: {target.run_id} is over ({state(run).phase})")
@@ -56,6 +59,15 @@ def cancel(target: Target, say: Callable[[str], None]) -> None:
     say(f"stopped  {target.run_id}; submitted again, it continues")
     if store is not None:
         say(_saved(store, before))
+
+
+def _left_by_itself(target: Target, run: Run) -> str:
+    """What a run has saved whose Jobs are gone already; empty where nobody knows of one."""
+    try:
+        step, _ = newest_commit(open_run_store(target, run))
+    except SftjobError:
+        return ""
+    return f"saved: step {words.count(step)}" if step is not None else ""
 
 
 def _place(workload: Workload) -> int:

@@ -92,7 +92,7 @@ def follow_logs(
 def _no_run(target: Target) -> ObjectMissing:
     check_namespace(target.cluster)
     reason = f"no run {target.run_id} in namespace {target.cluster.namespace}"
-    return ObjectMissing(reason, hint="sftjob list -A shows all runs")
+    return ObjectMissing(reason, hint="sftjob list -n NAMESPACE shows what there is; -A, all runs")
 
 
 def _wanted(run: Run, component: Component | None) -> list[Pod]:

@@ -181,7 +181,8 @@ def _dry_run(cluster: Cluster, found: Submission, progress: Progress) -> None:
             problems.setdefault(type(error), []).append(_explained(error, manifest))
     if problems:
         first, *_ = problems.values()
-        raise type(first[0])(problem for error in first for problem in error.problems)
+        # Of several objects of one kind the server says the same.
+        raise type(first[0])(dict.fromkeys(problem for error in first for problem in error.problems))
     if found.apply:
         progress(f"accepted {len(found.apply)} objects by the server's dry run in namespace {cluster.namespace}")
 

@@ -45,7 +45,7 @@ def stage(
     with placing(output) as file:
         file.write(text.encode())
     given = f" --profile {profile}" if profile else ""
-    note(f"wrote    {output}; next: sftjob render {output}{given} | kubectl apply --server-side -f -")
+    note(f"wrote    {output}; next: sftjob render {output}{given} | kubectl apply --server-side --force-conflicts -f -")
 
 
 def submit(

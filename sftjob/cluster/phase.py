@@ -167,7 +167,8 @@ def _evaluation(evaluation: Workload, pods: Sequence[Pod]) -> State:
         return State(phase=Phase.STOPPING, component=component)
     if evaluation.suspended:
         return State(phase=Phase.QUEUED if evaluation.queue else Phase.TRAINED, component=component)
-    started = any(pod.started and not pod.ended for pod in pods)
+    # Also when it has ended well, and the Job does not say so yet.
+    started = any((pod.started and not pod.ended) or pod.phase == "Succeeded" for pod in pods)
     return State(phase=Phase.EVALUATING if started else Phase.PENDING, component=component)
 
 

@@ -31,7 +31,7 @@ def find_run_id(cluster: Cluster, reference: str) -> str:
     if not found:
         check_namespace(cluster)
         reason = f"no run {reference} in namespace {cluster.namespace}"
-        raise ObjectMissing(reason, hint="sftjob list -A shows all runs")
+        raise ObjectMissing(reason, hint="sftjob list -n NAMESPACE shows what there is; -A, all runs")
     if len(found) > 1 and reference not in found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         reason = f"{len(found)} runs begin with {reference}: {', '.join(found[:_NAMED])}{more}"

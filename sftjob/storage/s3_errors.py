@@ -140,7 +140,7 @@ def to_error(kind: Kind, place: Place, *, code: str, message: str = "") -> Sftjo
         code: the store's own word, for instance `SlowDown`; a HEAD's is its status.
         message: the store's sentence; may be empty.
     """
-    said = f"{code}: {message}" if message else code
+    said = f"{code}: {message.rstrip('.')}" if message else code
     reason, field, hint = f"{place.endpoint} refuses: {said}", "", ""
     match kind:
         case Kind.DENIED | Kind.EXPIRED:

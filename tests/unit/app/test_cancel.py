@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from sftjob.cluster import run_watch
 from sftjob.cluster.kinds import Kind
 from sftjob.contract import Env, keys
 from sftjob.errors import Denied, ObjectMissing
+from sftjob.spec import JobSpec
 from tests.unit.app.on_cluster import Lines, target, trained_to
 from tests.unit.cluster.fake import FakeCluster
 from tests.unit.cluster.made import RUN, job, jobset, pod
@@ -136,6 +138,26 @@ def test_what_is_over_stays() -> None:
 def test_no_such_run() -> None:
     with pytest.raises(ObjectMissing, match=f"no run {RUN} in namespace ns; sftjob list"):
         cancel(target(FakeCluster()), Lines())
+
+
+def test_a_second_time_there_is_nothing_to_cancel(tmp_path: Path) -> None:
+    trained_to(tmp_path, 100, committed=(50,))
+    lines = Lines()
+    spec = JobSpec.model_validate_json(
+        json.dumps(
+            {
+                "name": "demo",
+                "model": {"uri": "s3://models/tiny"},
+                "data": {"train": [{"uri": "s3://data/train.jsonl"}]},
+                "method": {"type": "lora"},
+                "storage": {"uri": str(tmp_path)},
+            }
+        )
+    )
+
+    cancel(target(FakeCluster(), spec=spec), lines)
+
+    assert lines == [f"nothing to cancel: {RUN} is over; saved: step 50"]
 
 
 def test_no_permission(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,10 @@ class TestTroubles:
         server.says("/api/v1/namespaces/ns", Answer(body={}))
 
         code, _, told = call(command, RUN)
-        assert (code, told) == (66, [f"error: no run {RUN} in namespace ns; sftjob list -A shows all runs"])
+        assert (code, told) == (
+            66,
+            [f"error: no run {RUN} in namespace ns; sftjob list -n NAMESPACE shows what there is; -A, all runs"],
+        )
 
     def test_no_such_spec(self, server: ApiServer, call: Any, command: str) -> None:
         code, _, told = call(command, "absent.yaml")

@@ -228,11 +228,13 @@ class TestRefusals:
         self, spec: Path, cluster: FakeCluster, store: FolderStore
     ) -> None:
         cluster.refusals["Job"] = SpecError("spec.template: too long", file="Job x")
+        cluster.refusals["ConfigMap"] = SpecError("data: too long", file="ConfigMap x")
 
         with pytest.raises(SpecError) as caught:
             call(spec)
 
-        assert len(caught.value.problems) == 3  # train, eval and gate
+        # Of train, eval and gate the server says the same.
+        assert str(caught.value) == "ConfigMap x: data: too long\nJob x: spec.template: too long"
         assert cluster.did("apply") == cluster.did("store") == []
 
     def test_who_may_not_make_a_role_is_told_how_to_do_without(

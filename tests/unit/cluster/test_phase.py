@@ -41,6 +41,7 @@ CASES: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]], Phase, Compon
     ("evaluation in a queue", [DONE, job("eval", suspend=True, queue="q")], [], Phase.QUEUED, Component.EVAL),
     ("evaluation pending", [DONE, job("eval")], [pod("eval", phase="Pending")], Phase.PENDING, Component.EVAL),
     ("evaluating", [DONE, job("eval")], [pod("eval")], Phase.EVALUATING, Component.EVAL),
+    ("evaluated, says the pod", [DONE, job("eval")], [pod("eval", exit_code=0)], Phase.EVALUATING, Component.EVAL),
     ("all done", [DONE, job("eval", ended="Complete")], [], Phase.DONE, Component.EVAL),
     ("training's Job is gone by its TTL", [job("eval", ended="Complete")], [], Phase.DONE, Component.EVAL),
     ("training's Job was deleted", [EVAL], [], Phase.STOPPED, Component.TRAIN),

@@ -48,7 +48,7 @@ class TestFinding:
         assert find_run_id(made, "demo") == RUN
 
     def test_no_such_run(self) -> None:
-        with pytest.raises(ObjectMissing, match="no run nope in namespace ns; sftjob list -A"):
+        with pytest.raises(ObjectMissing, match="no run nope in namespace ns; sftjob list -n"):
             find_run_id(cluster(job()), "nope")
 
     def test_no_such_namespace(self) -> None:
