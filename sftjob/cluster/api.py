@@ -1,22 +1,21 @@
-"""A cluster's API, with plain dicts in and out. The only module that imports the official `kubernetes` client."""
+"""A cluster's API, with plain dicts in and out, over the official `kubernetes` client."""
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from kubernetes import client, config
+from kubernetes import client
 
 from sftjob import __version__
 from sftjob.cluster.answers import Expired, Request, continue_token, to_error
+from sftjob.cluster.credentials import load_in_cluster, load_kubeconfig
 from sftjob.cluster.fields import number
 from sftjob.cluster.kinds import Kind, kind_of
 from sftjob.cluster.transport import Transport, checked
 from sftjob.cluster.watching import Event, follow
-from sftjob.errors import ClusterUnavailable, Denied
+from sftjob.errors import ClusterUnavailable
 from sftjob.render import Manifest
 
 __all__ = ["FIELD_MANAGER", "Cluster", "Event", "Expired", "Kind", "connect"]
@@ -27,7 +26,6 @@ Labels = Mapping[str, str] | str | None
 """Equalities, or a label selector as text."""
 _CONNECTIONS: Final = 256
 """Each log that is followed holds one."""
-_IN_CLUSTER_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _SLACK_SECONDS: Final = 10.0
 
 
@@ -48,9 +46,9 @@ def connect(*, context: str | None = None, namespace: str | None = None) -> "Clu
     configuration = client.Configuration()
     files = os.environ.get("KUBECONFIG") or "~/.kube/config"
     if any(Path(each).expanduser().is_file() for each in files.split(os.pathsep)):
-        found = _load_kubeconfig(configuration, files, context)
+        found = load_kubeconfig(configuration, files, context)
     elif not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST") and context is None:
-        found = _load_in_cluster(configuration)
+        found = load_in_cluster(configuration)
     else:
         hint = "set KUBECONFIG to your cluster's file; kubectl config view shows what is found"
         raise ClusterUnavailable(f"no cluster is configured: there is no {files}", hint=hint)
@@ -264,50 +262,6 @@ def _event(request: Request, line: bytes) -> Event:
         return str(event["type"]), dict(event["object"])
     except (ValueError, KeyError, TypeError) as error:
         raise ClusterUnavailable(f"{request.server} breaks off in a {request.verb} of {request}") from error
-
-
-def _load_kubeconfig(configuration: Any, files: str, context: str | None) -> str | None:
-    """Fills in the configuration; returns the context's namespace."""
-    try:
-        with _told_plugin_failures():
-            config.load_kube_config(files, context=context, client_configuration=configuration)
-        contexts, current = config.list_kube_config_contexts(files)
-    except config.ConfigException as error:
-        reason = " ".join(str(error).split()).removeprefix("Invalid kube-config file. ")
-        raise ClusterUnavailable(reason, file=files, hint="kubectl config get-contexts") from error
-    except Denied:
-        raise
-    except Exception as error:
-        # Files that are no YAML, or not of that shape: the official client lets all kinds of errors out.
-        reason = f"this is no kubeconfig ({type(error).__name__}: {' '.join(str(error).split())})"
-        raise ClusterUnavailable(reason, file=files, hint="kubectl config view") from error
-    chosen = next((each for each in contexts if each["name"] == context), current)
-    return str(chosen["context"].get("namespace") or "") or None
-
-
-def _load_in_cluster(configuration: Any) -> str | None:
-    """Fills in the configuration; returns the pod's namespace."""
-    try:
-        config.load_incluster_config(client_configuration=configuration)
-        return _IN_CLUSTER_NAMESPACE.read_text().strip() or None
-    except (config.ConfigException, OSError) as error:
-        hint = "give the pod a service account token, or set KUBECONFIG"
-        raise ClusterUnavailable(f"no cluster is configured: {error}", hint=hint) from error
-
-
-@contextmanager
-def _told_plugin_failures() -> Iterator[None]:
-    """The official client logs a credential plugin's failure and goes on without credentials."""
-    said: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: said.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-    if said:
-        raise Denied(f"the kubeconfig's credential plugin failed: {said[0]}", hint="log in again; kubectl auth whoami")
 
 
 def _selectors(labels: Labels, fields: Mapping[str, str] | None) -> dict[str, str]:

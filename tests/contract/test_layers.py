@@ -29,7 +29,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "boto3": {"sftjob.storage.s3"},
     "botocore": {"sftjob.storage.s3", "sftjob.storage.s3_errors", "sftjob.storage.s3_parts"},
     "huggingface_hub": {"sftjob.hub"},
-    "kubernetes": {"sftjob.cluster.api"},
+    "kubernetes": {"sftjob.cluster.api", "sftjob.cluster.credentials"},
 }
 """The only modules that may import these."""
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets")

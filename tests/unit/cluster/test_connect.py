@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from kubernetes.config import incluster_config
 
-from sftjob.cluster import api
+from sftjob.cluster import credentials
 from sftjob.cluster.api import Kind, connect
 from sftjob.errors import ClusterUnavailable, Denied
 from tests.unit.cluster.api_server import Answer, ApiServer, api_server, page, write_kubeconfig
@@ -129,7 +129,7 @@ def test_in_a_pod_the_service_account_is_used(
     (tmp_path / "namespace").write_text("pods\n")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate[0]))
-    monkeypatch.setattr(api, "_IN_CLUSTER_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(credentials, "_IN_CLUSTER_NAMESPACE", tmp_path / "namespace")
     with api_server(certificate) as server:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", server.url.rpartition(":")[2])
