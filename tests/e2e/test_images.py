@@ -245,3 +245,9 @@ def test_the_bill_of_materials_names_every_package(built: Built, tmp_path: Path)
     installed = python(built.gate, f"import importlib.metadata, json; print(json.dumps({versions}))")
     assert len(installed) > 20
     assert {name.lower(): version for name, version in installed.items() if name != "sftjob"} == named
+
+
+def test_a_gate_runs_in_each_image(built: Built) -> None:
+    """A profile that names one image for everything lets it."""
+    for image in (built.cpu, built.gate):
+        assert python(image, 'import sftjob.cluster.api, sftjob.gate.loop; print("[0]")') == [0]

@@ -33,6 +33,12 @@ def test_every_package_has_one_version_that_the_project_allows(
         assert requirement.specifier.contains(versions[requirement.name.lower()]), requirement
 
 
+def test_every_image_that_a_gate_may_run_in_can_ask_the_cluster(layers: Mapping[str, Sequence[str]]) -> None:
+    """A profile may name one image for everything."""
+    for layer in ("train", "gate"):
+        assert {"kubernetes", "boto3"} <= {Requirement(line).name for line in layers[layer]}
+
+
 def test_the_gate_trains_nothing(layers: Mapping[str, Sequence[str]]) -> None:
     names = {Requirement(line).name for line in layers["gate"]}
     assert {"kubernetes", "boto3", "pydantic"} <= names
