@@ -45,6 +45,11 @@ class Images:
     gate: str
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Last of all: the cluster lives until the session ends, and takes its part of the processor from what comes then."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What was proved, and how long it took."""
     lines = [
