@@ -46,7 +46,7 @@ class Images:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Last of all: the cluster lives until the session ends, and takes its part of the processor from what comes then."""
+    """Last of all: the cluster lives until the session ends, and takes its part of the processors until then."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
 
