@@ -35,7 +35,7 @@ def open_root(spec: JobSpec, profile: Profile, *, endpoint_url: str | None = Non
         raise SpecError(
             "neither the spec nor the profile says where runs are kept",
             field="storage.uri",
-            hint="write `storage: {uri: s3://bucket/prefix}`, or name the platform's half with --profile",
+            hint="write `storage: {uri: s3://bucket/prefix}` into the spec, or name a profile that does",
         )
     return open_from_here(uri, spec.storage, profile, endpoint_url=endpoint_url)
 

@@ -104,7 +104,7 @@ def _storage_problems(spec: JobSpec, profile: Profile) -> Iterator[Problem]:
         yield Problem(
             field="storage.uri",
             reason="neither the spec nor the profile says where runs are kept",
-            hint="write `storage: {uri: s3://bucket/prefix}`, or name the platform's half with --profile",
+            hint="write `storage: {uri: s3://bucket/prefix}` into the spec, or name a profile that does",
         )
     elif not uri.startswith("s3://"):
         yield Problem(

@@ -106,7 +106,7 @@
 {{- $uri := coalesce .spec.storage.uri .profile.storage.uri -}}
 {{- if not $uri -}}
   {{- include "sftjob.problem" (list "spec.storage.uri"
-    "neither the spec nor the profile says where runs are kept" "write `storage: {uri: s3://bucket/prefix}`"
+    "neither the spec nor the profile says where runs are kept" "write `storage: {uri: s3://bucket/prefix}` into the spec, or name a profile that does"
   ) -}}
 {{- else if not (hasPrefix "s3://" $uri) -}}
   {{- include "sftjob.problem" (list "spec.storage.uri"
